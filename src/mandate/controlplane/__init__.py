@@ -1,0 +1,1 @@
+"""The service that answers agents and auditors."""

@@ -1,0 +1,1 @@
+"""Identity change of live tables. Knows no table of Mandate."""

@@ -1,0 +1,1 @@
+"""The pages and files that tell a person what a run did."""

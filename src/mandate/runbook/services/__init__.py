@@ -1,0 +1,1 @@
+"""What the guide stops and starts: compose, systemd, processes, plain commands."""
