@@ -1,0 +1,71 @@
+"""The flags that many commands share, and the frame that every command runs in."""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from mandate import settings
+from mandate.cli import output
+from mandate.cli.output import Format
+from mandate.errors import MandateError
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn", help="PostgreSQL connection string; else PG*, DATABASE_URL, mandate.toml, embedded."
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for programs.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; ./mandate.toml is the default.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Cluster directory of the embedded PostgreSQL.")
+]
+
+
+def load(config: Path | None, flags: Mapping[str, Any] | None = None) -> settings.Loaded:
+    """Settings for a command: its flags (dotted keys; None = not given) over everything else."""
+    return settings.load(flags, file=config)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwinds like Ctrl-C so that nothing is left half-done."""
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+P = ParamSpec("P")
+
+
+def command(function: Callable[P, int | None]) -> Callable[P, None]:
+    """Wrap a command: our errors become messages and exit codes, signals 130 and 143.
+
+    The command's parameters must include `format`.
+    """
+
+    @functools.wraps(function)
+    def framed(*args: P.args, **kwargs: P.kwargs) -> None:
+        format = Format(str(kwargs.get("format", Format.TEXT)))
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        try:
+            code = function(*args, **kwargs)
+        except MandateError as error:
+            output.fail(error, format)
+        except (KeyboardInterrupt, Terminated) as stop:
+            output.stderr.print("interrupted: nothing more was started", markup=False)
+            raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
+        except BrokenPipeError:
+            raise SystemExit(141) from None
+        raise SystemExit(code or 0)
+
+    return framed

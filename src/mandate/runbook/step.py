@@ -1,0 +1,84 @@
+"""What a step of the guide is: a name, what it needs, and an outcome made of figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from mandate.postgres.connection import Session, Target, connect
+from mandate.progress import Reporter
+from mandate.settings import Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step that did not raise has to show.
+
+    `summary` is one line for a person; `evidence` is JSON-able and holds every figure that the report,
+    the checklist and the exit code are derived from. A step that fails raises a MandateError.
+    """
+
+    summary: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line decided for this run."""
+
+    jobs: int
+    lock_timeout_seconds: float
+    assume_yes: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a step may use. `results` holds the evidence of the steps done so far, by name."""
+
+    migration: str
+    run_id: str
+    started_at: datetime
+    directory: Path
+    settings: Settings
+    target: Target
+    options: Options
+    reporter: Reporter
+    results: Mapping[str, Mapping[str, Any]]
+    estimates: Mapping[str, float]
+
+    @property
+    def application_name(self) -> str:
+        """Carries the run id, so that pg_stat_activity tells whose session it is."""
+        return f"mandate-run-{self.run_id}"
+
+    def session(self, target: Target | None = None, **settings: str) -> Session:
+        """A session of this run on its database (or another target)."""
+        return connect(target or self.target, application_name=self.application_name, settings=settings)
+
+
+class Step(Protocol):
+    """One step. Implementations live in runbook/steps, one module each, as an object called STEP."""
+
+    @property
+    def name(self) -> str:
+        """Short name as in `--from NAME`."""
+
+    @property
+    def title(self) -> str:
+        """One phrase for a person."""
+
+    @property
+    def guide(self) -> str:
+        """The guide's step numbers, for example "7, 8"."""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code when the step fails for a reason that has none of its own."""
+
+    def run(self, context: Context) -> Outcome:
+        """Do it, or raise a MandateError. Running it again after a crash must be safe."""
