@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, LiteralString, Self
 
 import psycopg
-from psycopg import sql
+from psycopg import sql as sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb as Jsonb
 
 from mandate import errors
 

@@ -1,0 +1,156 @@
+"""Journal and catalogue -> what `mandate run` does next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mandate.errors import MandateError, NeedsPerson, UsageError
+from mandate.runbook.record import RunRecord, StepRecord
+
+REDONE_ON_RESUME = frozenset({"stop", "check"})
+OPTIONAL = frozenset({"rehearse", "probe", "restart", "smoke", "record"})
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Start a new run."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue `record`, whose steps say what is still to do."""
+
+    record: RunRecord
+    because: str
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """There is nothing to do, and why."""
+
+    because: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Going on would be guessing."""
+
+    error: MandateError
+
+
+Action = Begin | Resume | Nothing | Refuse
+
+
+def decide(latest: RunRecord | None, schema_version: int, *, target_version: int = 8) -> Action:
+    """What to do about a database at `schema_version` whose newest run is `latest`."""
+    if schema_version == target_version:
+        return _on_migrated(latest)
+    if schema_version != target_version - 1:
+        return Refuse(
+            NeedsPerson(
+                f"the database is neither version {target_version - 1} nor {target_version}"
+                f" (it looks like version {schema_version})",
+                hint="`mandate db init --to 007` brings an older one to 7",
+            )
+        )
+    return _on_unmigrated(latest)
+
+
+def _on_migrated(latest: RunRecord | None) -> Action:
+    if latest is None:
+        return Nothing("the database is at version 8 already; no run of the conductor brought it there")
+    if latest.status == "complete":
+        return Nothing(f"run {latest.run_id} completed migration 008; the database is at version 8")
+    if latest.status == "rolled-back":
+        return Nothing(
+            f"the database is at version 8 although run {latest.run_id} was rolled back:"
+            " somebody migrated it by hand since"
+        )
+    return Resume(_resumed_after(latest), "the migration is in the database, what follows it is not done")
+
+
+def _on_unmigrated(latest: RunRecord | None) -> Action:
+    if latest is None or latest.status in ("complete", "rolled-back"):
+        return Begin()
+    return Resume(_resumed_before(latest), f"run {latest.run_id} ended before the migration was done")
+
+
+def _resumed_after(record: RunRecord) -> RunRecord:
+    """The database is migrated: nothing up to `migrate` is run again."""
+    reached = _position(record.steps, "migrate")
+    steps = [
+        _recovered(step) if place <= reached else _again_unless_passed(step)
+        for place, step in enumerate(record.steps)
+    ]
+    return replace(record, steps=tuple(steps))
+
+
+def _recovered(step: StepRecord) -> StepRecord:
+    if step.status in ("passed", "skipped"):
+        return step
+    if step.name == "migrate":
+        return replace(
+            step,
+            status="passed",
+            summary="found done: the database is at version 8",
+            evidence={"method": "found done", **step.evidence},
+            error=None,
+        )
+    return replace(step, status="skipped", summary="not done before the migration was", error=None)
+
+
+def _resumed_before(record: RunRecord) -> RunRecord:
+    """The database is as it was: prove again what may have changed, keep a finished backup."""
+    reached = _position(record.steps, "migrate")
+    steps = [
+        pending(step) if place >= reached or step.name in REDONE_ON_RESUME else _again_unless_passed(step)
+        for place, step in enumerate(record.steps)
+    ]
+    return replace(record, steps=tuple(steps))
+
+
+def _again_unless_passed(step: StepRecord) -> StepRecord:
+    return step if step.status == "passed" else pending(step)
+
+
+def pending(step: StepRecord) -> StepRecord:
+    """The step as not yet done; its attempts are kept."""
+    return replace(step, status="pending", summary="", error=None, warnings=())
+
+
+def _position(steps: Sequence[StepRecord], name: str) -> int:
+    return next(place for place, step in enumerate(steps) if step.name == name)
+
+
+def restrict(record: RunRecord, first: str | None, last: str | None) -> tuple[RunRecord, frozenset[str]]:
+    """The record with steps before `first` skipped, and the names of the steps to run now.
+
+    Raises UsageError for an unknown name, an empty range, or a skipped step that must not be skipped.
+    """
+    names = [step.name for step in record.steps]
+    start = _index(names, first, 0, "--from")
+    end = _index(names, last, len(names) - 1, "--to")
+    if start > end:
+        raise UsageError(f"--from {first} comes after --to {last}", hint=f"steps: {', '.join(names)}")
+    for step in record.steps[:start]:
+        if step.status not in ("passed", "skipped") and step.name not in OPTIONAL:
+            raise UsageError(
+                f"--from {first} would leave out {step.name}, which has not passed in this run",
+                hint=f"start at {step.name}, or leave --from out",
+            )
+    steps = tuple(
+        replace(step, status="skipped", summary=f"left out by --from {first}")
+        if place < start and step.status != "passed"
+        else step
+        for place, step in enumerate(record.steps)
+    )
+    return replace(record, steps=steps), frozenset(names[start : end + 1])
+
+
+def _index(names: Sequence[str], name: str | None, default: int, flag: str) -> int:
+    if name is None:
+        return default
+    if name not in names:
+        raise UsageError(f"{flag}: there is no step {name!r}", hint=f"steps: {', '.join(names)}")
+    return names.index(name)
