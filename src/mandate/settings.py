@@ -53,10 +53,10 @@ class EmbeddedSettings(Section):
 class ProcessSettings(Section):
     """One service run as a plain process with a pid file."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="as it appears in messages")
     command: list[str] = Field(min_length=1, description="argv; no shell")
     pid_file: Path
-    log_file: Path | None = None
+    log_file: Path | None = Field(None, description="where its output goes")
     directory: Path | None = Field(None, description="working directory")
     environment: dict[str, str] = Field(default_factory=dict)
 
@@ -64,16 +64,26 @@ class ProcessSettings(Section):
 class ServicesSettings(Section):
     """What steps 1 and 9 of the guide stop and start."""
 
-    kind: Literal["none", "compose", "systemd", "process", "command"] = "none"
+    kind: Literal["none", "compose", "systemd", "process", "command"] = Field(
+        "none", description="how services are stopped and started; none: somebody else does it"
+    )
     compose_file: Path | None = Field(None, description="docker-compose.yml; compose's own default")
-    units: list[str] = Field(default_factory=lambda: ["mandate-*.service"])
+    units: list[str] = Field(
+        default_factory=lambda: ["mandate-*.service"], description="systemd unit names or patterns"
+    )
     process: list[ProcessSettings] = Field(default_factory=list)
-    stop_command: list[str] = Field(default_factory=list)
-    start_command: list[str] = Field(default_factory=list)
-    status_command: list[str] = Field(default_factory=list)
-    stop_timeout_seconds: float = Field(30.0, gt=0, le=3600)
-    ready_timeout_seconds: float = Field(60.0, gt=0, le=3600)
-    ready_url: str | None = Field(None, description="polled after the start; smoke.base_url/readyz")
+    stop_command: list[str] = Field(default_factory=list, description="kind command: argv that stops")
+    start_command: list[str] = Field(default_factory=list, description="kind command: argv that starts")
+    status_command: list[str] = Field(
+        default_factory=list, description="kind command: argv that exits 0 while services run"
+    )
+    stop_timeout_seconds: float = Field(30.0, gt=0, le=3600, description="how long a stop may take")
+    ready_timeout_seconds: float = Field(
+        60.0, gt=0, le=3600, description="how long services may take to be ready after the start"
+    )
+    ready_url: str | None = Field(
+        None, description="polled after the start; <smoke.base_url>/readyz if unset"
+    )
     ignore_applications: list[str] = Field(
         default_factory=list,
         description="application_name patterns (*, ?) that may stay connected after the stop",
@@ -81,26 +91,32 @@ class ServicesSettings(Section):
 
 
 class BackupSettings(Section):
-    """Step 2."""
+    """Step 2 of the guide: the backup."""
 
     directory: Path = Field(Path("backups"), description="where finished backups are archived")
-    format: Literal["custom", "directory"] = "custom"
+    format: Literal["custom", "directory"] = Field(
+        "custom", description="of pg_dump; directory is written by several jobs"
+    )
     jobs: int | None = Field(None, ge=1, le=64, description="parallel jobs; processors by default")
 
 
 class SmokeSettings(Section):
-    """Step 10."""
+    """Step 10 of the guide: the smoke tests."""
 
-    base_url: str = "http://localhost:3000"
+    base_url: str = Field("http://localhost:3000", description="where the service answers")
     domain: str | None = Field(None, description="domain to filter by; one with decisions if unset")
-    log_globs: list[str] = Field(default_factory=lambda: ["/var/log/mandate/*.log"])
-    timeout_seconds: float = Field(10.0, gt=0, le=600)
+    log_globs: list[str] = Field(
+        default_factory=lambda: ["/var/log/mandate/*.log"], description="logs scanned for errors"
+    )
+    timeout_seconds: float = Field(10.0, gt=0, le=600, description="per call")
 
 
 class NotifySettings(Section):
     """Who is told when a run fails, is rolled back or completes (apprise URLs)."""
 
-    urls: list[SecretStr] = Field(default_factory=list)
+    urls: list[SecretStr] = Field(
+        default_factory=list, description="for example mailto://, slack://, json://host/path"
+    )
 
 
 class RunSettings(Section):
@@ -113,10 +129,10 @@ class RunSettings(Section):
 class ServeSettings(Section):
     """The HTTP service."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="loopback only")
     port: int = Field(3000, ge=0, le=65535)
     log_dir: Path | None = Field(None, description="/var/log/mandate when writable by default")
-    pool_size: int = Field(8, ge=1, le=200)
+    pool_size: int = Field(8, ge=1, le=200, description="connections to PostgreSQL")
 
 
 class Settings(BaseSettings):
