@@ -45,9 +45,11 @@ class EmbeddedSettings(Section):
 
     @property
     def directory(self) -> Path:
-        """The data directory in force, absolute."""
-        chosen = self.data_dir or user_data_path("mandate") / "postgresql"
-        return chosen.expanduser().absolute()
+        """The data directory in force, absolute. Root's is outside its home, which no server may enter."""
+        default = user_data_path("mandate") / "postgresql"
+        if os.geteuid() == 0 and "XDG_DATA_HOME" not in os.environ:
+            default = Path("/var/lib/mandate/postgresql")
+        return (self.data_dir or default).expanduser().absolute()
 
 
 class ProcessSettings(Section):
