@@ -116,6 +116,14 @@ class Session:
         with translated():
             return self.connection.execute(query, params).fetchall()
 
+    def fetch(self, query: Query, params: Params = None) -> tuple[list[str], list[Row]]:
+        """Column names and rows of any statement; both empty when it returns no rows at all."""
+        with translated():
+            cursor = self.connection.execute(query, params)
+            if cursor.description is None:
+                return [], []
+            return [column.name for column in cursor.description], cursor.fetchall()
+
     def row(self, query: Query, params: Params = None) -> Row | None:
         """The first row of a query, or None."""
         with translated():
@@ -143,6 +151,11 @@ class Session:
             cursor.itersize = size
             cursor.execute(query, params)
             yield iter(cursor)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, even a failed one."""
+        return self.connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
 
     @property
     def server_version(self) -> int:
