@@ -6,14 +6,14 @@ that text and JSON output show the same thing. This module imports nothing of th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class MandateError(Exception):
     """Base of all. `exit_code` is what the process ends with; `code` is the stable name in JSON."""
 
-    exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "internal"
+    exit_code: int = 1
+    code: str = "internal"
 
     def __init__(self, message: str, *, hint: str | None = None, **fields: Any) -> None:
         super().__init__(message)

@@ -20,11 +20,12 @@ def held(target: Target, application_name: str, *, wait_seconds: float = 3.0) ->
         application_name=application_name,
         settings={"tcp_keepalives_idle": "30", "idle_session_timeout": "0"},
     ) as session:
-        _acquire(session, target, wait_seconds)
+        acquire(session, target, wait_seconds)
         yield session
 
 
-def _acquire(session: Session, target: Target, wait_seconds: float) -> None:
+def acquire(session: Session, target: Target, wait_seconds: float) -> None:
+    """Take the lock for this session. Raises RunLocked."""
     deadline = time.monotonic() + wait_seconds
     while not session.value("SELECT pg_try_advisory_lock(hashtextextended('mandate_conductor.run', 0))"):
         if time.monotonic() >= deadline:

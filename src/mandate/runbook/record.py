@@ -7,7 +7,8 @@ Evidence per step, by key (every path relative to the run directory unless absol
             tables [{table, rows, fingerprint, restored_fingerprint}], entries (archive entries read)
 - rehearse: database, steps [{name, seconds}], locks [{table, mode, seconds}]
 - check:    checks [Check as below], passed, failed, errors, transcript
-- migrate:  method ("plain-sql"), seconds, transcript, statements [{sql, seconds, tag}], updated {table: rows}
+- migrate:  method ("plain-sql"), seconds, transcript, statements [{tag, seconds}],
+            locks [{table, mode, seconds}]
 - verify:   checks (as above), fingerprints [{table, rows_before, rows_after, before, after, equal}]
 - probe:    probes [{name, sql, expected, got, sqlstate, constraint, message, status}], rows_left,
             consumed [str] (side effects that a rolled-back probe cannot give back: sequence values)

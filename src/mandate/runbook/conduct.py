@@ -1,0 +1,378 @@
+"""The conductor's loop: lock, decide, run a step, record it, until done or stopped."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mandate
+from mandate.errors import AwaitingApproval, DatabaseError, DiskFull, MandateError, ProgramError
+from mandate.postgres.connection import Session, Target, connect
+from mandate.progress import Reporter
+from mandate.runbook import backup_state, journal, lock, migrations, next_action
+from mandate.runbook.checklist import checklist, criteria
+from mandate.runbook.record import RunRecord, RunStatus, StepRecord
+from mandate.runbook.step import Context, Options, Outcome, Step
+from mandate.settings import Settings
+
+TITLE = "RFC-002 Domain Identity"
+CRITICAL = frozenset({"stop", "backup", "check", "migrate", "verify", "probe", "restart"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks of a run."""
+
+    target: Target
+    settings: Settings
+    options: Options
+    steps: Sequence[Step]
+    first: str | None = None
+    last: str | None = None
+    leave_out: frozenset[str] = frozenset()
+    wait_seconds: float = 3.0
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told about a run, and who is asked. `approve` answers a go/no-go question."""
+
+    reporter: Reporter
+    approve: Callable[[str, str], bool]
+    started: Callable[[RunRecord, str], None]
+    step_started: Callable[[StepRecord], None]
+    step_ended: Callable[[StepRecord], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it went: the record as it stands, and the error that stopped it. Neither: nothing to do."""
+
+    record: RunRecord | None
+    error: MandateError | None = None
+    nothing: str | None = None
+
+
+def run(request: Request, watcher: Watcher) -> Result:
+    """Begin or resume the run of this database, and take it as far as it goes.
+
+    Raises RunLocked, NotMandate, UnsupportedServer, EditedMigration, UsageError and NeedsPerson before
+    anything is begun; what stops a run that has begun is in the result.
+    """
+    run_name = f"mandate-run on {platform.node()} pid {os.getpid()}"
+    with lock.held(request.target, run_name, wait_seconds=request.wait_seconds) as session:
+        latest = _latest(session)
+        action = next_action.decide(latest, _require_version(session))
+        if isinstance(action, next_action.Refuse):
+            raise action.error
+        if isinstance(action, next_action.Nothing):
+            return Result(latest, nothing=action.because)
+        if isinstance(action, next_action.Resume):
+            record, because = _resume(action, request, watcher.reporter), action.because
+        else:
+            record, because = _new_record(request, session), ""
+        record, wanted = next_action.restrict(record, request.first, request.last)
+        return _Conductor(request, watcher, session, record, wanted).conduct(because)
+
+
+def _latest(session: Session) -> RunRecord | None:
+    return journal.load_record(session, migration="008")
+
+
+def _require_version(session: Session) -> int:
+    migrations.require_supported(session)
+    migrations.verify_unedited(session)
+    return migrations.require_version(session)
+
+
+def _resume(action: next_action.Resume, request: Request, reporter: Reporter) -> RunRecord:
+    """The record to go on with; a backup that no longer holds what the database holds is made again."""
+    record = action.record
+    backup = record.step("backup")
+    if backup is None or backup.status != "passed" or _migrated(record):
+        return record
+    stale = backup_state.why_stale(request.target, Path(record.directory), backup.evidence)
+    if stale is None:
+        return record
+    reporter.line(f"the backup of this run is made again: {stale}")
+    redo = {"backup", "rehearse"}
+    steps = tuple(next_action.pending(s) if s.name in redo else s for s in record.steps)
+    return replace(record, steps=steps)
+
+
+def _migrated(record: RunRecord) -> bool:
+    step = record.step("migrate")
+    return step is not None and step.status == "passed"
+
+
+def _new_record(request: Request, session: Session) -> RunRecord:
+    now = datetime.now(UTC)
+    run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    planned = planned_seconds(session)
+    return RunRecord(
+        run_id=run_id,
+        migration="008",
+        title=TITLE,
+        mode="plain-sql",
+        database=str(request.target),
+        server_version=str(session.value("SHOW server_version")),
+        mandate_version=mandate.__version__,
+        host=platform.node(),
+        operator=_operator(),
+        started_at=now,
+        finished_at=None,
+        status="running",
+        exit_code=None,
+        directory=str((request.settings.run.directory / f"008-{run_id}").absolute()),
+        steps=tuple(_pending_step(step, request, planned) for step in request.steps),
+    )
+
+
+def _pending_step(step: Step, request: Request, planned: Mapping[str, float]) -> StepRecord:
+    left_out = step.name in request.leave_out
+    return StepRecord(
+        name=step.name,
+        title=step.title,
+        guide=step.guide,
+        critical=step.name in CRITICAL,
+        status="skipped" if left_out else "pending",
+        summary="left out as asked" if left_out else "",
+        planned_seconds=planned.get(step.name),
+    )
+
+
+def _operator() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def planned_seconds(session: Session) -> dict[str, float]:
+    """Seconds per step as the newest rehearsal of this database measured them."""
+    if not journal.exists(session):
+        return {}
+    found = session.value(
+        "SELECT evidence FROM mandate_conductor.steps WHERE name = 'rehearse' AND status = 'passed'"
+        " ORDER BY finished_at DESC LIMIT 1"
+    )
+    return {step["name"]: float(step["seconds"]) for step in (found or {}).get("steps", [])}
+
+
+class _Conductor:
+    def __init__(
+        self,
+        request: Request,
+        watcher: Watcher,
+        session: Session,
+        record: RunRecord,
+        wanted: frozenset[str],
+    ) -> None:
+        self._request = request
+        self._watcher = watcher
+        self._journal = journal.Journal(session, record.run_id)
+        self._record = record
+        self._wanted = wanted
+
+    def conduct(self, because: str) -> Result:
+        Path(self._record.directory).mkdir(parents=True, exist_ok=True)
+        self._record = replace(self._record, status="running", exit_code=None, finished_at=None)
+        self._journal.open(self._record)
+        self._watcher.started(self._record, because)
+        error = self._steps()
+        self._finish(error)
+        return Result(self._record, error)
+
+    def _steps(self) -> MandateError | None:
+        for place, step in enumerate(self._request.steps):
+            state = self._record.steps[place]
+            if state.status in ("passed", "skipped") or step.name not in self._wanted:
+                continue
+            try:
+                self._approve(step)
+                self._run_step(place, step)
+            except MandateError as error:
+                return error
+        return None
+
+    def _approve(self, step: Step) -> None:
+        question = go_no_go(step.name, self._record)
+        if question is None or self._request.options.assume_yes:
+            return
+        if not self._watcher.approve(step.name, question):
+            raise AwaitingApproval(
+                f"stopped before {step.name}: not approved",
+                hint="`mandate run 008 --yes` goes on from here without asking",
+                step=step.name,
+            )
+
+    def _run_step(self, place: int, step: Step) -> None:
+        state = self._record.steps[place]
+        state = replace(
+            state,
+            status="running",
+            started_at=datetime.now(UTC),
+            finished_at=None,
+            attempts=state.attempts + 1,
+            planned_seconds=state.planned_seconds or self._planned().get(step.name),
+        )
+        self._put(place, state)
+        self._watcher.step_started(state)
+        try:
+            outcome = step.run(self._context())
+        except MandateError as error:
+            self._stopped(place, state, as_step_error(error, step))
+        except BaseException:
+            self._stopped(place, state, None)
+            raise
+        else:
+            self._passed(place, state, outcome)
+
+    def _passed(self, place: int, state: StepRecord, outcome: Outcome) -> None:
+        state = replace(
+            state,
+            status="skipped" if outcome.skipped else "passed",
+            finished_at=datetime.now(UTC),
+            summary=outcome.summary,
+            evidence=outcome.evidence,
+            warnings=outcome.warnings,
+            error=None,
+        )
+        self._put(place, state)
+        self._watcher.step_ended(state)
+
+    def _stopped(self, place: int, state: StepRecord, error: MandateError | None) -> None:
+        state = replace(
+            state,
+            status="interrupted" if error is None else "failed",
+            finished_at=datetime.now(UTC),
+            summary=error.message if error else "interrupted",
+            evidence=error.fields.get("evidence", state.evidence) if error else state.evidence,
+            error=_without_evidence(error) if error else None,
+        )
+        # run.json has it by now; when the server is away the journal row stays "running", which the
+        # next run reads as what it is: a run that ended without saying so.
+        with suppress(DatabaseError):
+            self._put(place, state)
+        self._watcher.step_ended(state)
+        if error is None:
+            self._close("interrupted", 130, "interrupted")
+            return
+        raise error
+
+    def _finish(self, error: MandateError | None) -> None:
+        if isinstance(error, AwaitingApproval):
+            self._close("waiting", error.exit_code, error.message)
+        elif error is not None:
+            self._close("failed", error.exit_code, error.message)
+        elif all(step.status in ("passed", "skipped") for step in self._record.steps):
+            self._close("complete", 0, "complete")
+        else:
+            self._close("waiting", 0, "stopped where --to said")
+
+    def _close(self, status: RunStatus, exit_code: int, message: str) -> None:
+        at = datetime.now(UTC)
+        record = replace(self._record, status=status, exit_code=exit_code, finished_at=at)
+        self._record = replace(record, checklist=checklist(record), criteria=criteria(record))
+        journal.write_run_file(self._record)
+        try:
+            self._journal_write(lambda: self._journal.close(status, exit_code, at, message))
+        except DatabaseError:
+            if exit_code == 0:
+                raise
+
+    def _put(self, place: int, state: StepRecord) -> None:
+        steps = (*self._record.steps[:place], state, *self._record.steps[place + 1 :])
+        self._record = replace(self._record, steps=steps)
+        journal.write_run_file(self._record)
+        self._journal_write(lambda: self._journal.step(place, state))
+
+    def _journal_write(self, write: Callable[[], None]) -> None:
+        """Write to the journal; over a connection that was lost once, once more over a new one.
+
+        The server may have gone away and come back under a step that failed for that very reason. The
+        lock went with the connection, so it is taken again first; failing to record is fatal.
+        """
+        try:
+            write()
+        except DatabaseError:
+            session = connect(self._request.target, application_name=f"mandate-run-{self._record.run_id}")
+            lock.acquire(session, self._request.target, self._request.wait_seconds)
+            self._journal = journal.Journal(session, self._record.run_id)
+            write()
+
+    def _planned(self) -> Mapping[str, float]:
+        rehearsed = self._record.step("rehearse")
+        steps: Sequence[Any] = rehearsed.evidence.get("steps", []) if rehearsed else []
+        return {step["name"]: float(step["seconds"]) for step in steps}
+
+    def _context(self) -> Context:
+        record = self._record
+        return Context(
+            migration=record.migration,
+            run_id=record.run_id,
+            started_at=record.started_at,
+            directory=Path(record.directory),
+            settings=self._request.settings,
+            target=self._request.target,
+            options=self._request.options,
+            reporter=self._watcher.reporter,
+            results={s.name: s.evidence for s in record.steps if s.status == "passed"},
+            estimates={s.name: planned for s in record.steps if (planned := s.planned_seconds) is not None}
+            | dict(self._planned()),
+        )
+
+
+def as_step_error(error: MandateError, step: Step) -> MandateError:
+    """Errors of PostgreSQL and its programs end a step with the step's own exit code."""
+    if not isinstance(error, DatabaseError | ProgramError):
+        return error
+    wrapped = StepFailed(f"{step.name}: {error.message}", hint=error.hint, **error.fields)
+    wrapped.exit_code = step.exit_code
+    wrapped.code = f"{step.name}-failed"
+    wrapped.__cause__ = error
+    if isinstance(error, DiskFull) and wrapped.hint is None:
+        wrapped.hint = "free disk space, then run again"
+    return wrapped
+
+
+class StepFailed(MandateError):
+    """A step ended with an error of PostgreSQL; the instance carries the step's exit code."""
+
+
+def _without_evidence(error: MandateError) -> dict[str, Any]:
+    shown = error.as_dict()
+    shown["fields"] = {key: value for key, value in error.fields.items() if key != "evidence"}
+    return shown
+
+
+def go_no_go(step: str, record: RunRecord) -> str | None:
+    """The question to ask before a step, or None."""
+    if step == "stop":
+        return f"Stop the services that write to {record.database}?"
+    if step == "migrate":
+        return f"Migrate {record.database} now? ({_ready(record)})"
+    if step == "restart":
+        return (
+            "Restart the services? From here on new rows are written: going back to the backup"
+            " would mean exporting them first (point of no return)."
+        )
+    return None
+
+
+def _ready(record: RunRecord) -> str:
+    parts = [
+        f"{step.name} {step.status}" for step in record.steps if step.name in ("backup", "rehearse", "check")
+    ]
+    migrate = record.step("migrate")
+    if migrate and migrate.planned_seconds:
+        parts.append(f"planned {migrate.planned_seconds:.0f} s")
+    return ", ".join(parts)

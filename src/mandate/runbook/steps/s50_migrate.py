@@ -1,0 +1,60 @@
+"""Guide step 5: the migration, by the hand-run file through psql."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mandate.errors import MigrationFailed
+from mandate.runbook import files, handrun, migrations, writers
+from mandate.runbook.step import Context, Outcome
+
+
+@dataclass(frozen=True)
+class Migrate:
+    name: str = "migrate"
+    title: str = "Migration"
+    guide: str = "5"
+    exit_code: int = MigrationFailed.exit_code
+
+    def run(self, context: Context) -> Outcome:
+        """Run the file; whatever psql says, the schema version decides how it went.
+
+        Raises MigrationFailed with the database at version 7, WriterConnected when somebody came back.
+        """
+        with context.session() as session:
+            handrun.wait_until_gone(session, context.application_name, terminate=False)
+            if migrations.require_version(session) == 8:
+                return Outcome("found done: the database is at version 8", {"method": "found done"})
+            writers.require_none(session, context.settings, context.application_name)
+        try:
+            evidence = handrun.run(_request(context), context.reporter)
+        except MigrationFailed:
+            if _version(context) == 8:
+                return Outcome("committed, although psql did not live to say so", {"method": "plain-sql"})
+            raise
+        if _version(context) != 8:
+            raise MigrationFailed(
+                "psql ended well and the database is not at version 8",
+                hint=f"read {evidence['transcript']} in the run directory",
+            )
+        return Outcome(f"committed after {evidence['seconds']:.1f} s", evidence)
+
+
+def _request(context: Context) -> handrun.Request:
+    rehearsed = context.results.get("rehearse", {}).get("statements", [])
+    return handrun.Request(
+        target=context.target,
+        file=files.migration(),
+        transcript=context.directory / "migrate.txt",
+        application_name=context.application_name,
+        lock_timeout_seconds=context.options.lock_timeout_seconds,
+        expected=[float(statement["seconds"]) for statement in rehearsed],
+    )
+
+
+def _version(context: Context) -> int:
+    with context.session() as session:
+        return migrations.require_version(session)
+
+
+STEP = Migrate()
