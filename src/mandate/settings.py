@@ -275,6 +275,12 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> SettingsErro
     return SettingsError(message, hint="`mandate doctor` lists every setting", key=key)
 
 
+def migrations_override() -> Path | None:
+    """MANDATE_MIGRATIONS_DIR: migration files to use instead of the ones that come with the package."""
+    value = os.environ.get("MANDATE_MIGRATIONS_DIR")
+    return Path(value).expanduser().absolute() if value else None
+
+
 def describe(settings: Settings) -> dict[str, str]:
     """Every setting as dotted key -> text, secrets redacted."""
     return dict(_flatten(settings, ""))

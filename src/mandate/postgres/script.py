@@ -104,3 +104,11 @@ def _unquote(text: str) -> str:
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1].replace("''", "'")
     return text
+
+
+def commits(statement: Statement) -> bool:
+    """Whether a statement is COMMIT (or END), which ends the transaction that its file began."""
+    parsed = postgast.parse(statement.sql).stmts
+    if not parsed or parsed[0].stmt.WhichOneof("node") != "transaction_stmt":
+        return False
+    return bool(parsed[0].stmt.transaction_stmt.kind == postgast.pg_query_pb2.TRANS_STMT_COMMIT)
