@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from mandate.errors import UsageError
 from mandate.runbook import signing
-from mandate.runbook.checklist import checklist, criteria, evidence_of
+from mandate.runbook.checklist import checklist, criteria, evidence_of, ticked
 from mandate.runbook.record import RunRecord, Tick
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "criteria",
     "examine",
     "inventory",
+    "ticked",
     "verify_bundle",
 ]
 
