@@ -120,6 +120,18 @@ BEGIN
 END
 $$;
 
+-- The pre-checks' views, where the same session ran them, would hold on to the old columns.
+CREATE OR REPLACE FUNCTION pg_temp.m008_forget_checks() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    item record;
+BEGIN
+    FOR item IN SELECT relname FROM pg_class
+                WHERE relnamespace = pg_my_temp_schema() AND relkind = 'v' AND relname ~ '^(bad|v7)_' LOOP
+        EXECUTE format('DROP VIEW IF EXISTS pg_temp.%I CASCADE', item.relname);
+    END LOOP;
+END
+$$;
+
 -- Step 1: the two maps, old key -> new key ---------------------------------------------------------------------------
 
 CREATE TEMP TABLE m008_domains (
@@ -142,20 +154,25 @@ $$;
 
 CREATE OR REPLACE FUNCTION pg_temp.m008_maps() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    mapping text := 'SELECT NULL::uuid AS organization_id, NULL::text AS old_name, NULL::text AS new_name WHERE false';
+    mapping text := 'SELECT NULL::uuid AS domain_id, NULL::uuid AS organization_id, NULL::text AS old_name, '
+                    'NULL::text AS new_name WHERE false';
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
+    -- A domain_id column is optional: two domains of one name can only be told apart by it.
     IF to_regclass('mandate_conductor.migration_008_domain_names') IS NOT NULL THEN
-        mapping := 'SELECT organization_id, old_name, new_name FROM mandate_conductor.migration_008_domain_names';
+        mapping := 'SELECT (to_jsonb(n) ->> ''domain_id'')::uuid AS domain_id, organization_id, old_name, new_name '
+                   'FROM mandate_conductor.migration_008_domain_names n';
     END IF;
-    -- A mapping for one organization outweighs one for all of them.
+    -- The more particular mapping outweighs the more general one.
     EXECUTE format($sql$
         INSERT INTO pg_temp.m008_domains
         SELECT d.domain_id, d.organization_id, d.name,
                COALESCE((SELECT m.new_name FROM (%s) m
                          WHERE m.old_name = d.name
                            AND (m.organization_id IS NULL OR m.organization_id = d.organization_id)
-                         ORDER BY m.organization_id NULLS LAST, m.new_name COLLATE "C" LIMIT 1), d.name),
+                           AND (m.domain_id IS NULL OR m.domain_id = d.domain_id)
+                         ORDER BY m.domain_id NULLS LAST, m.organization_id NULLS LAST, m.new_name COLLATE "C"
+                         LIMIT 1), d.name),
                pg_temp.m008_hex(d.domain_id::text)
         FROM mandate.domains d $sql$, mapping);
     -- Where two scopes arrive at the same text each gets 8 hex digits of its UUID; should that meet another scope's
@@ -205,7 +222,8 @@ CREATE OR REPLACE FUNCTION pg_temp.m008_policies() RETURNS TABLE (
     LEFT JOIN LATERAL (
         SELECT d.* FROM pg_temp.m008_domains d
         WHERE d.organization_id = p.organization_id AND e.value ->> 'domain' IN (d.old_name, d.new_name)
-        ORDER BY d.old_name <> e.value ->> 'domain' LIMIT 1
+        ORDER BY d.domain_id IS DISTINCT FROM by_id.domain_id, d.old_name <> e.value ->> 'domain',
+                 d.old_name <> d.new_name, d.domain_id LIMIT 1
     ) by_name ON true
 $$;
 
@@ -376,12 +394,13 @@ BEGIN
                        WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)) = '{name,organization_id}' LOOP
         EXECUTE format('ALTER TABLE mandate.domains DROP CONSTRAINT %I', item.conname);
     END LOOP;
-    ALTER TABLE mandate.domains DROP COLUMN IF EXISTS domain, DROP COLUMN domain_id;
-    ALTER TABLE mandate.domains RENAME COLUMN name TO domain;
-    UPDATE mandate.domains d SET domain = m.new_name FROM pg_temp.m008_domains m
-    WHERE m.organization_id = d.organization_id AND m.old_name = d.domain AND m.new_name <> d.domain;
+    UPDATE mandate.domains d SET name = m.new_name FROM pg_temp.m008_domains m
+    WHERE m.domain_id = d.domain_id AND m.new_name <> d.name;
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN NEXT format('UPDATE %s (domains renamed)', n);
+    -- PostgreSQL 18 names NOT NULL constraints after their column: drop before, set after the rename.
+    ALTER TABLE mandate.domains DROP COLUMN IF EXISTS domain, DROP COLUMN domain_id, ALTER COLUMN name DROP NOT NULL;
+    ALTER TABLE mandate.domains RENAME COLUMN name TO domain;
     ALTER TABLE mandate.domains
         ALTER COLUMN domain SET NOT NULL,
         ADD CONSTRAINT domains_pkey PRIMARY KEY (organization_id, domain),
@@ -397,7 +416,7 @@ DECLARE
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     PERFORM pg_temp.m008_triggers_off('scopes');
-    ALTER TABLE mandate.scopes DROP COLUMN IF EXISTS domain;
+    ALTER TABLE mandate.scopes DROP COLUMN IF EXISTS domain, ALTER COLUMN domain_id DROP NOT NULL;
     ALTER TABLE mandate.scopes RENAME COLUMN domain_id TO domain;
     ALTER TABLE mandate.scopes
         ALTER COLUMN scope_id DROP DEFAULT, ALTER COLUMN domain DROP DEFAULT,
@@ -417,7 +436,7 @@ DECLARE
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     PERFORM pg_temp.m008_triggers_off('policy_snapshots');
-    ALTER TABLE mandate.policy_snapshots DROP COLUMN IF EXISTS domain;
+    ALTER TABLE mandate.policy_snapshots DROP COLUMN IF EXISTS domain, ALTER COLUMN domain_id DROP NOT NULL;
     ALTER TABLE mandate.policy_snapshots RENAME COLUMN domain_id TO domain;
     ALTER TABLE mandate.policy_snapshots ALTER COLUMN domain DROP DEFAULT, ALTER COLUMN domain TYPE text;
     RETURN NEXT 'ALTER TABLE (policy_snapshots: domain is text)';
@@ -441,7 +460,10 @@ DECLARE
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     PERFORM pg_temp.m008_triggers_off('mandate_specs');
-    UPDATE mandate.mandate_specs s SET domain = m.new_name FROM pg_temp.m008_domains m
+    -- Of two domains of one name a spec means the one that keeps it.
+    UPDATE mandate.mandate_specs s SET domain = m.new_name
+    FROM (SELECT DISTINCT ON (organization_id, old_name) * FROM pg_temp.m008_domains
+          ORDER BY organization_id, old_name, old_name <> new_name, domain_id) m
     WHERE m.organization_id = s.organization_id AND m.old_name = s.domain AND m.new_name <> s.domain;
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN NEXT format('UPDATE %s (mandate_specs.domain renamed)', n);
@@ -462,9 +484,9 @@ BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     IF rewrite THEN
         SELECT COALESCE(jsonb_object_agg(domain_id, new_name), '{}') INTO domain_map FROM pg_temp.m008_domains;
-        EXECUTE format('ALTER TABLE mandate.%I DROP COLUMN IF EXISTS domain', tab);
+        EXECUTE format('ALTER TABLE mandate.%I DROP COLUMN IF EXISTS domain, '
+                       'ALTER COLUMN domain_id DROP NOT NULL, ALTER COLUMN domain_id DROP DEFAULT', tab);
         EXECUTE format('ALTER TABLE mandate.%I RENAME COLUMN domain_id TO domain', tab);
-        EXECUTE format('ALTER TABLE mandate.%I ALTER COLUMN domain DROP DEFAULT', tab);
         changes := format('ALTER COLUMN domain TYPE text USING COALESCE(%L::jsonb ->> domain::text, domain::text), ',
                           domain_map);
         IF tab = 'verdict_events' THEN
@@ -689,7 +711,7 @@ $$;
 -- The steps ----------------------------------------------------------------------------------------------------------
 
 SELECT * FROM pg_temp.m008_begin();
-DO $$ BEGIN PERFORM pg_temp.m008_maps(); PERFORM pg_temp.m008_refuse(); END $$;
+DO $$ BEGIN PERFORM pg_temp.m008_forget_checks(); PERFORM pg_temp.m008_maps(); PERFORM pg_temp.m008_refuse(); END $$;
 SELECT * FROM pg_temp.m008_clear();
 SELECT * FROM pg_temp.m008_domains();
 SELECT * FROM pg_temp.m008_scopes();
