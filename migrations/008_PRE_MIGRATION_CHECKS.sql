@@ -17,7 +17,7 @@
 \pset footer off
 \pset border 0
 \pset null ''
-\pset title ''
+\pset title
 \pset fieldsep ': '
 \pset recordsep '\n'
 
@@ -429,6 +429,11 @@ WITH going AS (
     SELECT format('column %I of table %s', a.attname, a.attrelid::regclass), o.table_name, '(row type)'
     FROM ours o JOIN pg_class c ON c.oid = o.oid JOIN pg_type t ON t.oid = c.reltype
     JOIN pg_attribute a ON a.atttypid IN (t.oid, t.typarray) AND a.attnum > 0 AND NOT a.attisdropped
+), other_tables AS (
+    -- An extra table's own column of that name: nothing called domain_id may be left in the schema.
+    SELECT format('table mandate.%I', c.table_name), c.table_name, c.column_name FROM pg_temp.v7_columns c
+    WHERE c.column_name = 'domain_id' AND (SELECT version FROM pg_temp.v7_version) = 7
+      AND c.attrelid NOT IN (SELECT oid FROM ours)
 ), function_texts AS (
     -- A function's text is not tracked by PostgreSQL: one of ours that speaks of domain_id, or a trigger's on our tables.
     SELECT 'function ' || p.oid::regprocedure, '(text)', 'domain_id'
@@ -443,7 +448,7 @@ WITH going AS (
 )
 SELECT object, table_name, column_name FROM by_dependency
 UNION SELECT * FROM foreign_keys UNION SELECT * FROM own_constraints UNION SELECT * FROM row_types
-UNION SELECT * FROM function_texts;
+UNION SELECT * FROM other_tables UNION SELECT * FROM function_texts;
 
 CREATE TEMP VIEW bad_inheritance AS
 SELECT 'table ' || i.inhrelid::regclass AS object, 'inherits from or is a partition of ' || i.inhparent::regclass AS problem

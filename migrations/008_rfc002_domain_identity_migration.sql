@@ -17,7 +17,7 @@
 \pset footer off
 \pset border 0
 \pset null ''
-\pset title ''
+\pset title
 \pset fieldsep ': '
 \pset recordsep '\n'
 
