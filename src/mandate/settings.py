@@ -40,7 +40,7 @@ class EmbeddedSettings(Section):
     """The PostgreSQL that comes with the package."""
 
     data_dir: Path | None = Field(None, description="cluster directory; per-user default")
-    port: int | None = Field(None, ge=1, le=65535, description="TCP port; 5432 when it is free")
+    port: int | None = Field(None, ge=0, le=65535, description="TCP port; 5432 when free; 0: any")
     version: Literal[16, 18] = Field(18, description="major version of a new cluster")
 
     @property
