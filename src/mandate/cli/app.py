@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mandate
-from mandate.cli import db
+from mandate.cli import db, doctor, smoke
 
 app = typer.Typer(
     name="mandate",
@@ -19,6 +19,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(db.app, name="db")
+app.command("smoke")(smoke.command)
+app.command()(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
