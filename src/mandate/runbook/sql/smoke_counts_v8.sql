@@ -1,0 +1,7 @@
+-- What the service must be able to show: decisions of one domain (counted up to 501), and whether there are any.
+SELECT
+    (SELECT count(*) FROM (
+        SELECT FROM mandate.decision_events d WHERE d.domain = %(domain)s LIMIT 501
+    ) some) AS of_domain,
+    EXISTS (SELECT FROM mandate.decision_events) AS decisions,
+    EXISTS (SELECT FROM mandate.verdict_events) AS verdicts
