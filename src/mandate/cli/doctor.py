@@ -24,7 +24,7 @@ from mandate.postgres.connection import Session, connect, redact
 from mandate.runbook import migrations
 from mandate.settings import Loaded
 
-Level = Literal["ok", "note", "missing"]
+Level = Literal["ok", "note", "problem"]
 
 LOW_DISK_BYTES = 1024**3
 CLIENT_PROGRAMS = ("psql", "pg_dump", "pg_restore")
@@ -33,7 +33,7 @@ MANAGERS = {"compose": ("docker", "docker-compose"), "systemd": ("systemctl",)}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `missing` is what a command of Mandate would fail for."""
+    """One thing looked at. A `problem` is what a command of Mandate would fail for."""
 
     subject: str
     level: Level
@@ -52,15 +52,15 @@ def doctor(
         {"key": key, "value": redact(value), "origin": loaded.origin(key)}
         for key, value in configuration.describe(loaded.settings).items()
     ]
-    missing = [finding for finding in findings if finding.level == "missing"]
+    problems = [finding for finding in findings if finding.level == "problem"]
     data = {
         "settings_file": loaded.file,
         "settings": rows,
         "findings": [asdict(finding) for finding in findings],
-        "missing": [finding.subject for finding in missing],
+        "problems": [finding.subject for finding in problems],
     }
-    output.emit(format, "doctor", data, lambda: _text(loaded, rows, findings, missing))
-    return 9 if missing else 0
+    output.emit(format, "doctor", data, lambda: _text(loaded, rows, findings, problems))
+    return 9 if problems else 0
 
 
 def _software() -> Iterable[Finding]:
@@ -86,9 +86,9 @@ def _tried(subject: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(subject, "ok", look())
     except MandateError as error:
-        return Finding(subject, "missing", error.message, error.hint or "")
+        return Finding(subject, "problem", error.message, error.hint or "")
     except OSError as error:
-        return Finding(subject, "missing", f"{error.strerror}: {error.filename}", "install mandate again")
+        return Finding(subject, "problem", f"{error.strerror}: {error.filename}", "install mandate again")
 
 
 def _database(loaded: Loaded) -> Iterable[Finding]:
@@ -100,14 +100,14 @@ def _database(loaded: Loaded) -> Iterable[Finding]:
         yield Finding("database", "note", error.message, error.hint or "")
         return
     except MandateError as error:
-        yield Finding("database", "missing", error.message, error.hint or "")
+        yield Finding("database", "problem", error.message, error.hint or "")
         return
     try:
         with connect(goal, connect_timeout_seconds=5) as session:
             yield Finding("database", "ok", f"{goal} (from {goal.source})")
             yield from _server(session)
     except DatabaseError as error:
-        yield Finding("database", "missing", error.message, error.hint or "")
+        yield Finding("database", "problem", error.message, error.hint or "")
 
 
 def _server(session: Session) -> Iterable[Finding]:
@@ -116,7 +116,7 @@ def _server(session: Session) -> Iterable[Finding]:
         yield Finding("server", "ok", f"PostgreSQL {session.value('SHOW server_version')}")
         yield _schema(session)
     except MandateError as error:
-        yield Finding("server", "missing", error.message, error.hint or "")
+        yield Finding("server", "problem", error.message, error.hint or "")
     major = session.server_version // 10000
     for name in CLIENT_PROGRAMS:
         yield _tried(name, partial(_program_text, name, major))
@@ -132,7 +132,7 @@ def _schema(session: Session) -> Finding:
     try:
         migrations.verify_unedited(session)
     except MandateError as error:
-        return Finding("schema", "missing", error.message, error.hint or "")
+        return Finding("schema", "problem", error.message, error.hint or "")
     return Finding("schema", "ok", with_record)
 
 
@@ -153,7 +153,7 @@ def _services(loaded: Loaded) -> Iterable[Finding]:
     else:
         names = " or ".join(wanted)
         yield Finding(
-            "services", "missing", f"{kind}: no {names} on PATH", "install it, or set services.kind"
+            "services", "problem", f"{kind}: no {names} on PATH", "install it, or set services.kind"
         )
 
 
@@ -184,7 +184,9 @@ def _disk(subject: str, place: Path) -> Finding:
     return Finding(subject, "ok", text)
 
 
-def _text(loaded: Loaded, rows: list[dict[str, Any]], findings: list[Finding], missing: list[Finding]) -> str:
+def _text(
+    loaded: Loaded, rows: list[dict[str, Any]], findings: list[Finding], problems: list[Finding]
+) -> str:
     lines = [f"settings (file: {loaded.file or 'none'})"]
     for row in rows:
         origin = row["origin"].split(" ")[0]
@@ -195,7 +197,7 @@ def _text(loaded: Loaded, rows: list[dict[str, Any]], findings: list[Finding], m
         if finding.hint:
             lines += _columns(("", 7), ("", 14), (f"next: {finding.hint}", 53))
     names = ", ".join(finding.subject for finding in missing)
-    lines.append(f"\nmissing: {names}" if missing else "\nnothing is missing")
+    lines.append(f"\nproblems: {names}" if problems else "\nnothing that Mandate needs is missing")
     return "\n".join(lines)
 
 
