@@ -196,7 +196,7 @@ def _text(
         lines += _columns((finding.level, 7), (finding.subject, 14), (finding.text, 53))
         if finding.hint:
             lines += _columns(("", 7), ("", 14), (f"next: {finding.hint}", 53))
-    names = ", ".join(finding.subject for finding in missing)
+    names = ", ".join(finding.subject for finding in problems)
     lines.append(f"\nproblems: {names}" if problems else "\nnothing that Mandate needs is missing")
     return "\n".join(lines)
 
