@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mandate
-from mandate.cli import db, doctor, smoke
+from mandate.cli import db, db_seed, doctor, serve, smoke
 
 app = typer.Typer(
     name="mandate",
@@ -18,9 +18,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+db.app.command("seed")(db_seed.command)
 app.add_typer(db.app, name="db")
 app.command("smoke")(smoke.command)
 app.command()(doctor.doctor)
+app.command()(serve.serve)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,309 @@
+"""Decision + spec + policies + scopes -> verdict. Pure and deterministic: no clock, no I/O, no order
+that is not in the input.
+
+`Evaluator` is built once per spec and snapshot and then asked many times. What cannot be evaluated fails
+closed: the most severe verdict that the spec allows, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from mandate.controlplane.model import (
+    SELECTORS,
+    Condition,
+    Decision,
+    Policy,
+    Scalar,
+    Scope,
+    Signal,
+    SignalType,
+    Spec,
+    Verdict,
+    most_severe,
+)
+
+_REMEMBERED_SELECTORS = 4096
+_ORDERINGS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class ConditionTrace:
+    """One condition and what became of it; `actual` is None where the signal is missing."""
+
+    field: str
+    operator: str
+    expected: Scalar | tuple[Scalar, ...]
+    actual: Scalar | None
+    held: bool
+
+
+@dataclass(frozen=True)
+class PolicyTrace:
+    """One policy that applied to the decision's spec and scope."""
+
+    policy_id: str
+    verdict: Verdict
+    matched: bool
+    conditions: tuple[ConditionTrace, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A verdict and why. `reasons` is empty where the most severe match simply stands."""
+
+    verdict: Verdict
+    matched_policy_ids: tuple[str, ...] = ()
+    scope: Scope | None = None
+    trace: tuple[PolicyTrace, ...] = ()
+    reasons: tuple[str, ...] = ()
+    failed_closed: bool = False
+
+
+def unattributed(decision: Decision) -> Evaluation | None:
+    """OBSERVE with an explanation for a decision whose attribution is incomplete, else None."""
+    missing = decision.missing_attribution
+    if not missing:
+        return None
+    return Evaluation(Verdict.OBSERVE, reasons=(f"not attributed: {', '.join(missing)} missing",))
+
+
+@dataclass(frozen=True)
+class _Test:
+    condition: Condition
+    position: int | None
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    policy: Policy
+    scope: Scope | None
+    tests: tuple[_Test, ...]
+    defect: str | None
+
+
+class Evaluator:
+    """One spec, the policies of one snapshot and the scopes of its domain, compiled.
+
+    Thread-safe as far as results go: the only state is a bounded cache of which policies apply where.
+    """
+
+    def __init__(self, spec: Spec, policies: Sequence[Policy], scopes: Iterable[Scope]) -> None:
+        self.spec = spec
+        self._scopes = sorted(scopes, key=_specific_first)
+        by_id = {scope.scope_id: scope for scope in self._scopes}
+        positions = {signal.name: index for index, signal in enumerate(spec.signals)}
+        self._rules = [
+            _compile(policy, by_id.get(policy.scope_id), spec.signals, positions)
+            for policy in policies
+            if policy.spec_id == spec.spec_id
+        ]
+        self._applicable: dict[tuple[Any, ...], tuple[tuple[_Rule, ...], Scope | None]] = {}
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """What makes policies of this spec impossible to evaluate; empty when all is well."""
+        return tuple(rule.defect for rule in self._rules if rule.defect)
+
+    def evaluate(self, decision: Decision) -> Evaluation:
+        """The verdict for a decision of this spec's organization, domain, intent and stage."""
+        values, problems = read_signals(self.spec.signals, decision)
+        rules, scope = self._bound(decision.scope)
+        problems += [rule.defect for rule in rules if rule.defect]
+        trace = tuple(_traced(rule, values) for rule in rules)
+        matched = [rule for rule, seen in zip(rules, trace, strict=True) if seen.matched]
+        if matched:
+            deciding = max(matched, key=lambda rule: rule.policy.verdict.severity)
+            scope = deciding.scope
+        verdict, reasons, closed = self._verdict([rule.policy.verdict for rule in matched], problems)
+        ids = tuple(rule.policy.policy_id for rule in matched)
+        return Evaluation(verdict, ids, scope, trace, reasons, closed)
+
+    def _verdict(
+        self, matches: Sequence[Verdict], problems: Sequence[str]
+    ) -> tuple[Verdict, tuple[str, ...], bool]:
+        """Verdict, reasons, and whether it failed closed."""
+        allowed = self.spec.allowed_verdicts
+        if problems:
+            return most_severe(allowed), tuple(problems), True
+        found, reason = (most_severe(matches), None) if matches else self._default()
+        if found in allowed:
+            return found, (reason,) if reason else (), False
+        refused = f"{found} is not allowed by {self.spec.spec_id} version {self.spec.version}"
+        return most_severe(allowed), (refused,), True
+
+    def _default(self) -> tuple[Verdict, str]:
+        if self.spec.default_verdict is not None:
+            return self.spec.default_verdict, "no policy matched: the spec's default verdict"
+        if Verdict.OBSERVE in self.spec.allowed_verdicts:
+            return Verdict.OBSERVE, "no policy matched: observed"
+        return most_severe(self.spec.allowed_verdicts), "no policy matched: most severe allowed verdict"
+
+    def _bound(self, scope: Mapping[str, Any]) -> tuple[tuple[_Rule, ...], Scope | None]:
+        given = tuple(_text_or_none(scope.get(name)) for name in SELECTORS)
+        found = self._applicable.get(given)
+        if found is None:
+            if len(self._applicable) >= _REMEMBERED_SELECTORS:
+                self._applicable.clear()
+            rules = tuple(rule for rule in self._rules if rule.scope is None or _selects(rule.scope, given))
+            own = next((scope for scope in self._scopes if _selects(scope, given)), None)
+            found = self._applicable[given] = (rules, own)
+        return found
+
+
+def read_signals(
+    signals: Sequence[Signal], decision: Decision
+) -> tuple[tuple[Scalar | None, ...], list[str]]:
+    """Declared values in order (None where missing) and what is wrong with them.
+
+    A JSON null counts as missing. A value of the wrong type, outside an enum's values, or a required one
+    that is missing is a problem; nothing is ever converted.
+    """
+    values: list[Scalar | None] = []
+    problems: list[str] = []
+    for signal in signals:
+        value = _raw(signal, decision)
+        if value is None:
+            if signal.required:
+                problems.append(f"required signal {signal.name} is missing from {signal.source}")
+        elif not _is_a(value, signal.type, signal.values):
+            problems.append(f"signal {signal.name} is not a valid {signal.type}")
+            value = None
+        values.append(value)
+    return tuple(values), problems
+
+
+def _raw(signal: Signal, decision: Decision) -> Any:
+    if signal.source == "context":
+        return decision.context.get(signal.name)
+    if signal.source == "scope":
+        return decision.scope.get(signal.name)
+    return None if decision.timestamp is None else _from_timestamp(signal, decision.timestamp)
+
+
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def _from_timestamp(signal: Signal, timestamp: datetime) -> Scalar | None:
+    """timestamp and date as text, hour as number, weekday as number (1 is Monday) or name; all in UTC.
+
+    A timestamp without a zone is taken for UTC, never for this machine's zone.
+    """
+    moment = timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
+    if signal.name == "weekday":
+        return moment.isoweekday() if signal.type == "number" else _WEEKDAYS[moment.weekday()]
+    known: dict[str, Scalar] = {
+        "timestamp": moment.isoformat(),
+        "date": moment.date().isoformat(),
+        "hour": moment.hour,
+    }
+    return known.get(signal.name)
+
+
+def _is_a(value: object, kind: SignalType, values: Sequence[Scalar]) -> bool:
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind == "number":
+        return _is_number(value)
+    if kind == "string":
+        return isinstance(value, str)
+    return any(_same(value, allowed) for allowed in values)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _same(left: object, right: object) -> bool:
+    """Equality without Python's True == 1."""
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _specific_first(scope: Scope) -> tuple[int, tuple[str, ...], str]:
+    # Selectors before the id: the ids change with migration 008, the choice must not.
+    selectors = scope.selectors
+    return -sum(map(bool, selectors)), selectors, scope.scope_id
+
+
+def _selects(scope: Scope, given: tuple[str | None, ...]) -> bool:
+    return all(not wanted or wanted == got for wanted, got in zip(scope.selectors, given, strict=True))
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _compile(
+    policy: Policy, scope: Scope | None, signals: Sequence[Signal], positions: Mapping[str, int]
+) -> _Rule:
+    tests: list[_Test] = []
+    defect = None if scope else f"policy {policy.policy_id} is bound to unknown scope {policy.scope_id}"
+    for condition in policy.conditions:
+        position = positions.get(condition.field)
+        if position is not None and (wrong := _mismatch(condition, signals[position])):
+            defect = defect or f"policy {policy.policy_id}: {wrong}"
+            position = None
+        tests.append(_Test(condition, position, _predicate(condition)))
+    return _Rule(policy, scope, tuple(tests), defect)
+
+
+def _mismatch(condition: Condition, signal: Signal) -> str | None:
+    """Why a condition can never be meant for its signal, or None."""
+    if condition.operator in _ORDERINGS and signal.type not in ("number", "string"):
+        return f"{signal.name} is {signal.type}, which has no order"
+    expected = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    if (condition.operator == "in") != isinstance(condition.value, tuple):
+        return f"{condition.field} {condition.operator} has a value of the wrong kind"
+    if not all(_comparable(value, signal) for value in expected):
+        return f"{signal.name} is {signal.type}, compared with {condition.value!r}"
+    return None
+
+
+def _comparable(value: Scalar, signal: Signal) -> bool:
+    if signal.type != "enum":
+        return _is_a(value, signal.type, ())
+    # Not membership: a snapshot may know values that an older version of the spec did not.
+    return any(_kind(value) is _kind(known) for known in signal.values)
+
+
+def _kind(value: Scalar) -> type:
+    return float if _is_number(value) else type(value)
+
+
+def _predicate(condition: Condition) -> Callable[[Any], bool]:
+    expected = condition.value
+    if condition.operator == "==":
+        return lambda actual: _same(actual, expected)
+    if condition.operator == "!=":
+        return lambda actual: not _same(actual, expected)
+    if condition.operator == "in":
+        members = expected if isinstance(expected, tuple) else ()
+        return lambda actual: any(_same(actual, member) for member in members)
+    compare = _ORDERINGS[condition.operator]
+    return lambda actual: compare(actual, expected)
+
+
+def _traced(rule: _Rule, values: Sequence[Scalar | None]) -> PolicyTrace:
+    seen = tuple(_tested(test, values) for test in rule.tests)
+    matched = rule.defect is None and all(condition.held for condition in seen)
+    return PolicyTrace(rule.policy.policy_id, rule.policy.verdict, matched, seen)
+
+
+def _tested(test: _Test, values: Sequence[Scalar | None]) -> ConditionTrace:
+    actual = None if test.position is None else values[test.position]
+    held = actual is not None and test.holds(actual)
+    condition = test.condition
+    return ConditionTrace(condition.field, condition.operator, condition.value, actual, held)
