@@ -33,6 +33,8 @@ _TERMINATION_SECONDS = 10.0
 # archive to the machine that wrote it. Level 1 is what one core keeps up with.
 _COMPRESSION = ["--compress=1"]
 
+_NO_SERVER = Target({})
+
 # A client newer than 16 sets this on servers that do not know it; nothing else may be ignored.
 _HARMLESS = re.compile(r'unrecognized configuration parameter "transaction_timeout"')
 _ERROR = re.compile(r"^pg_restore: error: ")
@@ -87,6 +89,8 @@ def dump(
     argv += [f"--snapshot={snapshot}", f"--file={path}"]
     if format == "directory":
         argv.append(f"--jobs={jobs}")
+    else:
+        path.touch(mode=0o600)  # it holds everybody's data; pg_dump makes its directories 0700
     with reporter.task("dump", total=sum(tables.values()), unit="bytes") as task:
         progress = _DumpProgress(target, tables)
         with closing(progress):
@@ -126,22 +130,22 @@ class _DumpProgress:
             self._session.close()
 
 
-def entries(tool: Client, path: Path, target: Target) -> int:
+def entries(tool: Client, path: Path) -> int:
     """How many objects the archive's table of contents lists. Raises ProgramError when it has none."""
-    listed = programs.run([tool.pg_restore, "--list", path], target)
+    listed = programs.run([tool.pg_restore, "--list", path], _NO_SERVER)
     found = sum(1 for line in listed.splitlines() if line and not line.startswith(";"))
     if found == 0:
         raise ProgramError(f"{path.name} is an empty archive", program="pg_restore")
     return found
 
 
-def read_through(tool: Client, path: Path, target: Target, reporter: Reporter) -> None:
+def read_through(tool: Client, path: Path, reporter: Reporter) -> None:
     """Read and decompress every byte of the archive, as a restore would. Raises ProgramError."""
     total = size(path)
     with reporter.task("read the archive", total=total, unit="bytes") as task:
         _watch(
             [tool.pg_restore, f"--file={os.devnull}", path],
-            target,
+            _NO_SERVER,
             lambda _: None,
             lambda pid: task.update(min(total, _bytes_read(pid))),
         )
