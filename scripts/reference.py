@@ -42,7 +42,7 @@ def main() -> None:
             print(f"wrote {path}")
 
 
-# Commands. Typer carries its own copy of Click, which has no public type: hence Any.
+# Commands. What Typer makes of them has no public type: hence Any.
 
 
 def commands_page() -> str:
@@ -68,13 +68,14 @@ def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _command(path: str, command: Any) -> str:
-    visible = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
+    visible = [p for p in command.params if not p.hidden and p.name != "help"]
     arguments = [p for p in visible if p.param_type_name == "argument"]
     options = [p for p in visible if p.param_type_name == "option"]
     usage = " ".join([path, *(["[options]"] if options else []), *(_metavar(a) for a in arguments)])
     parts = [f"\n## {path}\n", f"\n```text\n{usage}\n```\n", f"\n{_prose(command.help)}\n"]
     if visible:
-        rows = [(_spelling(p), _prose(p.help) + _default(p)) for p in arguments + options]
+        context = command.make_context(path, [], resilient_parsing=True)
+        rows = [(_spelling(p, context), _prose(p.help) + _default(p)) for p in arguments + options]
         parts.append("\n" + _table(("", "meaning"), rows))
     return "".join(parts)
 
@@ -84,19 +85,14 @@ def _metavar(argument: Any) -> str:
     return name if argument.required else f"[{name}]"
 
 
-def _spelling(parameter: Any) -> str:
+def _spelling(parameter: Any, context: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{_metavar(parameter)}`"
     names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.is_flag:
         return names
-    choices = getattr(parameter.type, "choices", None)
-    value = "|".join(str(getattr(c, "value", c)) for c in choices) if choices else _value_name(parameter)
-    return f"{names} `{value}`"
-
-
-def _value_name(parameter: Any) -> str:
-    return str(parameter.metavar or parameter.type.name).upper()
+    value = str(parameter.display_type(context)).strip("<>")
+    return f"{names} `{value if '|' in value else value.upper()}`"
 
 
 def _default(parameter: Any) -> str:
