@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mandate
-from mandate.cli import db, db_seed, doctor, serve, smoke
+from mandate.cli import db, db_seed, doctor, serve, smoke, watch
 
 app = typer.Typer(
     name="mandate",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 db.app.command("seed")(db_seed.command)
 app.add_typer(db.app, name="db")
+watch.register(app)
 app.command("smoke")(smoke.command)
 app.command()(doctor.doctor)
 app.command()(serve.serve)

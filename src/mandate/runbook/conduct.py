@@ -39,6 +39,8 @@ class Request:
     last: str | None = None
     leave_out: frozenset[str] = frozenset()
     wait_seconds: float = 3.0
+    migration: str = "008"
+    title: str = TITLE
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,33 @@ def run(request: Request, watcher: Watcher) -> Result:
     """
     run_name = f"mandate-run on {platform.node()} pid {os.getpid()}"
     with lock.held(request.target, run_name, wait_seconds=request.wait_seconds) as session:
-        latest = _latest(session)
-        action = next_action.decide(latest, _require_version(session))
+        latest = journal.load_record(session, migration=request.migration)
+        action = next_action.decide(latest, require_version(session))
         if isinstance(action, next_action.Refuse):
             raise action.error
         if isinstance(action, next_action.Nothing):
             return Result(latest, nothing=action.because)
-        if isinstance(action, next_action.Resume):
+        if isinstance(action, next_action.Resume) and _same_steps(action.record, request):
             record, because = _resume(action, request, watcher.reporter), action.because
         else:
-            record, because = _new_record(request, session), ""
+            record, because = new_record(request, session), ""
         record, wanted = next_action.restrict(record, request.first, request.last)
         return _Conductor(request, watcher, session, record, wanted).conduct(because)
 
 
-def _latest(session: Session) -> RunRecord | None:
-    return journal.load_record(session, migration="008")
+def require_version(session: Session) -> int:
+    """The schema version of a database that a run may touch.
 
-
-def _require_version(session: Session) -> int:
+    Raises UnsupportedServer, EditedMigration, NotMandate.
+    """
     migrations.require_supported(session)
     migrations.verify_unedited(session)
     return migrations.require_version(session)
+
+
+def _same_steps(record: RunRecord, request: Request) -> bool:
+    """A run is gone on with only by the steps it began with; another release may have others."""
+    return [step.name for step in record.steps] == [step.name for step in request.steps]
 
 
 def _resume(action: next_action.Resume, request: Request, reporter: Reporter) -> RunRecord:
@@ -113,14 +120,15 @@ def _migrated(record: RunRecord) -> bool:
     return step is not None and step.status == "passed"
 
 
-def _new_record(request: Request, session: Session) -> RunRecord:
+def new_record(request: Request, session: Session) -> RunRecord:
+    """A run that has not begun: every step pending, times from the newest rehearsal."""
     now = datetime.now(UTC)
     run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     planned = planned_seconds(session)
     return RunRecord(
         run_id=run_id,
-        migration="008",
-        title=TITLE,
+        migration=request.migration,
+        title=request.title,
         mode="plain-sql",
         database=str(request.target),
         server_version=str(session.value("SHOW server_version")),
@@ -131,7 +139,7 @@ def _new_record(request: Request, session: Session) -> RunRecord:
         finished_at=None,
         status="running",
         exit_code=None,
-        directory=str((request.settings.run.directory / f"008-{run_id}").absolute()),
+        directory=str((request.settings.run.directory / f"{request.migration}-{run_id}").absolute()),
         steps=tuple(_pending_step(step, request, planned) for step in request.steps),
     )
 

@@ -85,6 +85,29 @@ def run(target: Target, application_name: str, reporter: Reporter) -> dict[str, 
     return {"probes": [asdict(result) for result in results], "rows_left": left, "consumed": consumed}
 
 
+def results(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The probes of an evidence."""
+    return list(evidence["probes"])
+
+
+def consumed(evidence: Mapping[str, Any]) -> list[str]:
+    """What the probes used up and could not give back."""
+    return list(evidence["consumed"])
+
+
+def problems(evidence: Mapping[str, Any]) -> list[str]:
+    """What is wrong in an evidence: answers that must not be, rows left behind, nothing tried."""
+    bad = [f"{item['name']} (got: {item['got']})" for item in results(evidence) if item["status"] != "pass"]
+    if evidence["rows_left"]:
+        bad.append(f"{evidence['rows_left']} rows were left behind")
+    return bad if results(evidence) else ["nothing was tried"]
+
+
+def passed(evidence: Mapping[str, Any]) -> bool:
+    """Every probe answered as it must and nothing was left behind."""
+    return not problems(evidence)
+
+
 class _Undo(Exception):
     """Leaves a transaction block without committing it."""
 
@@ -262,7 +285,8 @@ def _mutation_probes(session: Session) -> Iterator[Probe]:
         relation = sql.Identifier("mandate", table)
         column = session.value(
             "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('mandate.' || quote_ident(%s))"
-            " AND attnum > 0 AND NOT attisdropped ORDER BY attnum LIMIT 1",
+            " AND attnum > 0 AND NOT attisdropped AND attidentity = '' AND attgenerated = ''"
+            " ORDER BY attnum LIMIT 1",
             (table,),
         )
         if column is None:

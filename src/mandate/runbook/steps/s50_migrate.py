@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mandate.errors import MigrationFailed
+from mandate.postgres.connection import Session
 from mandate.runbook import files, handrun, migrations, writers
 from mandate.runbook.step import Context, Outcome
 
@@ -25,7 +26,7 @@ class Migrate:
             handrun.wait_until_gone(session, context.application_name, terminate=False)
             if migrations.require_version(session) == 8:
                 return Outcome("found done: the database is at version 8", {"method": "found done"})
-            writers.require_none(session, context.settings, context.application_name)
+            _require_no_writer(session, context)
         try:
             evidence = handrun.run(_request(context), context.reporter)
         except MigrationFailed:
@@ -37,7 +38,22 @@ class Migrate:
                 "psql ended well and the database is not at version 8",
                 hint=f"read {evidence['transcript']} in the run directory",
             )
+        _record(context)
         return Outcome(f"committed after {evidence['seconds']:.1f} s", evidence)
+
+
+def _require_no_writer(session: Session, context: Context) -> None:
+    left = writers.wait_until_gone(
+        session, context.application_name, context.settings.services.ignore_applications
+    )
+    if left:
+        raise writers.refusal(left, sees_all=writers.sees_everything(session))
+
+
+def _record(context: Context) -> None:
+    file = next(file for file in migrations.files() if file.version == 8)
+    with context.session() as session:
+        migrations.record(session, file.version, file.path.name, file.sha256)
 
 
 def _request(context: Context) -> handrun.Request:

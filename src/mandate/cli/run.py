@@ -1,0 +1,169 @@
+"""mandate run, plan, rehearse: the guide from one command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mandate import settings
+from mandate.cli import options, output, run_text
+from mandate.cli.output import Format
+from mandate.errors import MandateError, UsageError
+from mandate.postgres.target import resolve
+from mandate.runbook import conduct, guide, notify, planning, publish
+from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.step import Options
+
+Migration = Annotated[str, typer.Argument(help="Which migration; 008 is the only one so far.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every go/no-go question with go.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; processors.")]
+LockTimeout = Annotated[
+    float | None,
+    typer.Option("--lock-timeout", min=0.001, max=3600, help="Seconds to wait for each lock; 10."),
+]
+
+
+def require_008(migration: str) -> None:
+    """Raises UsageError for anything but 8, 008."""
+    if migration not in ("8", "008"):
+        raise UsageError(f"there is no guarded migration {migration!r}", hint="mandate run 008")
+
+
+def run_options(loaded: settings.Loaded, *, jobs: int | None, yes: bool) -> Options:
+    """Options from flags and settings."""
+    return Options(
+        jobs=jobs or os.cpu_count() or 1,
+        lock_timeout_seconds=loaded.settings.database.lock_timeout_seconds,
+        assume_yes=yes,
+    )
+
+
+@options.command
+def run(
+    migration: Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+    yes: Yes = False,
+    plain_sql: Annotated[
+        bool, typer.Option("--plain-sql", help="Migrate with the hand-run file through psql (the default).")
+    ] = True,
+    first: Annotated[str | None, typer.Option("--from", help="First step to run.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last step to run.")] = None,
+    no_rehearsal: Annotated[
+        bool, typer.Option("--no-rehearsal", help="Leave the rehearsal out; you have done it before.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+    jobs: Jobs = None,
+    lock_timeout: LockTimeout = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, max=86400, help="Seconds to wait for another run to end.")
+    ] = 3.0,
+) -> int:
+    """Run the whole guide: stop, back up, rehearse, check, migrate, verify, test, restart, record.
+
+    Run it again after a crash, a failure or a Ctrl-C: it goes on where it may, or says why not.
+    """
+    require_008(migration)
+    loaded = options.load(config, {"database.dsn": dsn, "database.lock_timeout_seconds": lock_timeout})
+    target = resolve(loaded)
+    request = conduct.Request(
+        target=target,
+        settings=loaded.settings,
+        options=run_options(loaded, jobs=jobs, yes=yes),
+        steps=guide.STEPS,
+        first=first,
+        last=last,
+        leave_out=frozenset({"rehearse"}) if no_rehearsal else frozenset(),
+        wait_seconds=wait,
+    )
+    if dry_run:
+        plan = planning.make(request)
+        output.emit(format, "plan", plan.as_dict(), lambda: run_text.plan(plan))
+        return 0
+    return conduct_and_show(request, format)
+
+
+def conduct_and_show(request: conduct.Request, format: Format) -> int:
+    """Conduct a run with its progress on stderr and its result on stdout; the exit code."""
+    reporter = output.ConsoleReporter(format)
+    screen = _Screen(reporter, request)
+    watcher = conduct.Watcher(
+        reporter, screen.approve, screen.started, screen.step_started, screen.step_ended
+    )
+    result = conduct.run(request, watcher)
+    if result.record is None or result.nothing is not None:
+        data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
+        output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
+        return 0
+    return finish(result.record, result.error, request.settings, format)
+
+
+def finish(record: RunRecord, error: MandateError | None, chosen: settings.Settings, format: Format) -> int:
+    """Write the report, tell who wants to be told, show the end; the exit code."""
+    files = publish.publish(record)
+    told = notify.send(chosen.notify, run_text.subject(record), run_text.body(record))
+    data = {
+        "run": record.as_dict(),
+        "error": error.as_dict() if error else None,
+        "report": {name: str(path) for name, path in files.items()},
+        "notified": told,
+    }
+    output.emit(format, "run", data, lambda: run_text.ending(record, error, files, told))
+    return record.exit_code or 0
+
+
+class _Screen:
+    """What a run shows while it runs, on stderr."""
+
+    def __init__(self, reporter: output.ConsoleReporter, request: conduct.Request) -> None:
+        self._reporter = reporter
+        self._request = request
+
+    def started(self, record: RunRecord, because: str) -> None:
+        for line in run_text.opening(record, because, self._request.settings):
+            self._reporter.line(line)
+
+    def step_started(self, step: StepRecord) -> None:
+        self._reporter.line(run_text.step_begins(step))
+
+    def step_ended(self, step: StepRecord) -> None:
+        for line in run_text.step_ends(step):
+            self._reporter.line(line)
+
+    def approve(self, step: str, question: str) -> bool:
+        """Ask a terminal; without one nobody can approve."""
+        if not sys.stdin.isatty():
+            return False
+        output.stderr.print(f"GO / NO-GO before {step}", style="bold")
+        return typer.confirm(question, default=False, err=True)
+
+
+@options.command
+def plan(
+    migration: Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """What a run will do, which locks it takes, how long and how much disk; changes nothing."""
+    require_008(migration)
+    loaded = options.load(config, {"database.dsn": dsn})
+    request = conduct.Request(
+        target=resolve(loaded),
+        settings=loaded.settings,
+        options=run_options(loaded, jobs=None, yes=False),
+        steps=guide.STEPS,
+    )
+    made = planning.make(request)
+    output.emit(format, "plan", made.as_dict(), lambda: run_text.plan(made))
+    return 0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(run)
+    app.command()(plan)

@@ -1,0 +1,213 @@
+"""What a run says to a person, at 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mandate.cli.output import seconds, size
+from mandate.errors import MandateError
+from mandate.runbook.planning import Plan
+from mandate.runbook.record import RunRecord, StepRecord, Tick
+from mandate.settings import Settings
+
+WIDTH = 80
+_MARKS = {
+    "passed": "ok  ",
+    "failed": "FAIL",
+    "skipped": "skip",
+    "interrupted": "stop",
+    "pending": "    ",
+    "running": "... ",
+}
+
+
+def opening(record: RunRecord, because: str, settings: Settings) -> Iterator[str]:
+    """The head of a run."""
+    verb = "Resuming" if because else "Starting"
+    yield f"{verb} migration {record.migration} ({record.title}), run {record.run_id}"
+    if because:
+        yield from wrapped(because, "  because ")
+    yield f"  database   {record.database}, PostgreSQL {record.server_version}"
+    yield f"  services   {settings.services.kind}"
+    yield f"  files      {short_path(record.directory)}"
+    if settings.services.kind == "none":
+        yield "  note       no services are configured: stop and start them yourself"
+
+
+def mark(step: StepRecord) -> str:
+    """Four columns that say how a step stands."""
+    return _MARKS[step.status]
+
+
+def step_begins(step: StepRecord) -> str:
+    """One line when a step begins."""
+    planned = f"  (rehearsed {seconds(step.planned_seconds)})" if step.planned_seconds else ""
+    clock = f"{datetime.now().astimezone():%H:%M:%S}"
+    return f"{clock} .... {step.name:<9} {step.title}{planned}"
+
+
+def step_ends(step: StepRecord) -> Iterator[str]:
+    """What a step came to."""
+    clock = f"{datetime.now().astimezone():%H:%M:%S}"
+    took = f" [{seconds(step.seconds)}]" if step.seconds is not None else ""
+    yield from wrapped(f"{step.summary}{took}", f"{clock} {_MARKS[step.status]} {step.name:<9} ")
+    for warning in step.warnings:
+        yield from wrapped(warning, " " * 14 + "warning: ")
+
+
+def wrapped(text: str, prefix: str = "") -> Iterator[str]:
+    """Lines of at most 80 columns, indented under the prefix; a long word is never cut."""
+    indent = " " * len(prefix)
+    lines = [
+        part
+        for line in text.splitlines() or [""]
+        for part in textwrap.wrap(line, WIDTH - len(prefix), break_long_words=False, break_on_hyphens=False)
+        or [""]
+    ]
+    yield prefix + lines[0]
+    for line in lines[1:]:
+        yield indent + line
+
+
+def ending(
+    record: RunRecord, error: MandateError | None, files: Mapping[str, Path], notified: Sequence[str]
+) -> str:
+    """The last page of a run: how it went, what is true now, what to do next."""
+    lines = ["", headline(record), ""]
+    lines += list(_steps(record))
+    if error is not None:
+        lines += ["", *wrapped(error.message, "why   ")]
+        if error.hint:
+            lines += wrapped(error.hint, "next  ")
+        lines += wrapped(state(record), "state ")
+    lines += ["", *_ticks("Checklist", record.checklist), ""]
+    lines += [f"{name:<9} {short_path(str(path))}" for name, path in files.items()]
+    lines += list(notified)
+    return "\n".join(lines)
+
+
+def headline(record: RunRecord) -> str:
+    """One line that says it all."""
+    took = ""
+    if record.finished_at:
+        took = f" after {seconds((record.finished_at - record.started_at).total_seconds())}"
+    words = {
+        "complete": "COMPLETE",
+        "failed": "FAILED",
+        "interrupted": "INTERRUPTED",
+        "rolled-back": "ROLLED BACK",
+        "waiting": "WAITING",
+        "running": "RUNNING",
+    }
+    return f"Migration {record.migration} {words[record.status]}{took} (run {record.run_id})"
+
+
+def state(record: RunRecord) -> str:
+    """What the database and the services are now, by what the steps recorded."""
+    migrate, stop, restart = record.step("migrate"), record.step("stop"), record.step("restart")
+    version = "version 8" if migrate and migrate.status == "passed" else "version 7, unchanged"
+    services = ""
+    if restart and restart.status == "passed":
+        services = "; the services run"
+    elif stop and stop.status == "passed":
+        services = "; the services are stopped"
+    return f"the database is at {version}{services}"
+
+
+def subject(record: RunRecord) -> str:
+    """Title of a notification."""
+    words = {"complete": "complete", "failed": "FAILED", "rolled-back": "rolled back"}
+    return f"Migration {record.migration} {words.get(record.status, record.status)} on {record.database}"
+
+
+def body(record: RunRecord) -> str:
+    """Text of a notification."""
+    return "\n".join([headline(record), *_steps(record), state(record)])
+
+
+def _steps(record: RunRecord) -> Iterator[str]:
+    yield f"{'':4} {'step':<9} {'guide':<5} {'planned':>8} {'actual':>8}"
+    for step in record.steps:
+        planned = seconds(step.planned_seconds) if step.planned_seconds else "-"
+        actual = seconds(step.seconds) if step.seconds is not None else "-"
+        yield f"{_MARKS[step.status]} {step.name:<9} {step.guide:<5} {planned:>8} {actual:>8}"
+        if step.name == record.point_of_no_return:
+            yield f"{'':5}{'- - point of no return: new rows are written from here on - -'}"
+
+
+def _ticks(title: str, ticks: Sequence[Tick]) -> Iterator[str]:
+    yield title
+    for tick in ticks:
+        mark = {True: "[x]", False: "[!]", None: "[ ]"}[tick.ticked]
+        yield from wrapped(f"{tick.text}", f"  {mark} ")
+
+
+def short_path(path: str) -> str:
+    """Relative to here when it is below here."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def plan(made: Plan) -> str:
+    """The plan as a page."""
+    lines = [
+        f"Plan for migration 008 on {made.database} (from {made.source})",
+        f"  PostgreSQL {made.server_version}, schema version {made.schema_version}",
+        *wrapped(made.action, "  would "),
+    ]
+    if made.held_by:
+        lines += wrapped(f"a run holds this database now: {made.held_by}", "  note  ")
+    if made.steps:
+        lines += ["", "Steps", *_plan_steps(made)]
+    if made.tables:
+        lines += ["", *_plan_tables(made), "", *_plan_locks(made), "", *_plan_disk(made)]
+    lines += ["", "Nothing was changed."]
+    return "\n".join(lines)
+
+
+def _plan_steps(made: Plan) -> Iterator[str]:
+    for step in made.steps:
+        time = seconds(step.seconds) if step.seconds else ""
+        yield f"  {step.name:<9} {step.title:<38} guide {step.guide:<5} {step.action:<13}{time:>6}".rstrip()
+        if step.name == "probe":
+            yield f"  {'- - point of no return: services write again from here on - -':^70}".rstrip()
+    if not any(step.seconds for step in made.steps):
+        yield from wrapped("no times: nothing was rehearsed yet (`mandate rehearse 008`)", "  ")
+
+
+def _plan_tables(made: Plan) -> Iterator[str]:
+    yield f"{'Tables':<28} {'rows (about)':>14} {'size':>11}  change"
+    for table in made.tables:
+        yield f"  {table.name:<26} {table.rows:>14,} {size(table.bytes):>11}  {table.change}"
+
+
+def _plan_locks(made: Plan) -> Iterator[str]:
+    yield "Locks of the migrating step" + (
+        " (as the last rehearsal measured them)" if made.locks_measured else " (all held to its end)"
+    )
+    for item in made.locks:
+        held = f"{seconds(item['seconds'])}" if item["seconds"] is not None else ""
+        yield f"  {item['table']:<34} {item['mode']:<22} {held:>8}".rstrip()
+
+
+def _plan_disk(made: Plan) -> Iterator[str]:
+    yield f"{'Disk':<40} {'needed':>11} {'free':>11}"
+    for item in made.disk:
+        free = size(item.free) if item.free is not None else "unknown"
+        short = "  NOT ENOUGH" if item.free is not None and item.free < item.needed else ""
+        yield f"  {item.what:<38} {size(item.needed):>11} {free:>11}{short}"
+        yield f"    {short_path(item.where)}"
+
+
+def run_rows(rows: Sequence[Mapping[str, Any]], limit: int = 10) -> Iterator[str]:
+    """Offending rows as `column=value` lines."""
+    for row in rows[:limit]:
+        yield from wrapped(", ".join(f"{key}={value}" for key, value in row.items()), "      ")
+    if len(rows) > limit:
+        yield f"      and more: the first {len(rows)} are in --format json"

@@ -1,0 +1,162 @@
+"""mandate status, watch: what the journal says, once or live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from mandate.cli import options, output, run_text
+from mandate.cli.output import Format, seconds
+from mandate.errors import DatabaseUnavailable
+from mandate.postgres.connection import Session, Target, connect
+from mandate.postgres.target import resolve
+from mandate.runbook import journal, lock, migrations
+from mandate.runbook.record import RunRecord, StepRecord
+
+
+@options.command
+def status(
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """What the journal says about the newest run of this database."""
+    target = resolve(options.load(config, {"database.dsn": dsn}))
+    with connect(target, application_name="mandate-status") as session:
+        version = migrations.require_version(session)
+        record = journal.load_record(session, migration="008")
+        holder = lock.holder(session)
+    data = {
+        "version": version,
+        "run": record.as_dict() if record else None,
+        "holder": holder,
+        "alive": holder is not None,
+    }
+    output.emit(format, "status", data, lambda: _status(target, version, record, holder))
+    return 0
+
+
+def _status(target: Target, version: int, record: RunRecord | None, holder: dict[str, Any] | None) -> str:
+    lines = [f"{target}: schema version {version}"]
+    if record is None:
+        return "\n".join([*lines, "No run of migration 008 is in its journal."])
+    lines += [run_text.headline(record), *_steps(record)]
+    if holder:
+        lines.append(f"running now: {holder['application']} (server process {holder['pid']})")
+    elif record.status == "running":
+        lines += run_text.wrapped(
+            "nobody works on this run any more: its conductor died. `mandate run 008` goes on with it.",
+            "note: ",
+        )
+    lines += _error(record)
+    lines.append(f"files: {run_text.short_path(record.directory)}")
+    return "\n".join(lines)
+
+
+def _steps(record: RunRecord) -> Iterator[str]:
+    for step in record.steps:
+        yield from run_text.wrapped(_step(step), f"  {run_text.mark(step)} {step.name:<9} ")
+
+
+def _step(step: StepRecord) -> str:
+    if step.status == "running" and step.started_at:
+        spent = (datetime.now(UTC) - step.started_at).total_seconds()
+        left = f", ETA {seconds(max(0.0, step.planned_seconds - spent))}" if step.planned_seconds else ""
+        return f"running for {seconds(spent)}{left}"
+    took = f" [{seconds(step.seconds)}]" if step.seconds is not None else ""
+    return f"{step.summary}{took}".strip() or step.status
+
+
+def _error(record: RunRecord) -> Iterator[str]:
+    for step in record.steps:
+        if step.error:
+            yield from run_text.wrapped(str(step.error["message"]), "why:  ")
+            if step.error.get("hint"):
+                yield from run_text.wrapped(str(step.error["hint"]), "next: ")
+
+
+@options.command
+def watch(
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, max=3600, help="Seconds between two looks.")
+    ] = 1.0,
+) -> int:
+    """Follow the newest run live until it ends; what PostgreSQL works on included."""
+    target = resolve(options.load(config, {"database.dsn": dsn}))
+    follower = _Follower(target, format)
+    while not follower.look():
+        time.sleep(interval)
+    return follower.exit_code
+
+
+class _Follower:
+    """Prints what is new at each look. A swap or a restart of the server only interrupts it."""
+
+    def __init__(self, target: Target, format: Format) -> None:
+        self._target = target
+        self._format = format
+        self._seen = 0
+        self._run: str | None = None
+        self._last_progress = ""
+        self.exit_code = 0
+
+    def look(self) -> bool:
+        """True when there is nothing left to wait for."""
+        try:
+            with connect(self._target, application_name="mandate-watch") as session:
+                return self._look(session)
+        except DatabaseUnavailable as error:
+            self._say({"waiting": error.message}, f"waiting: {error.message}")
+            return False
+
+    def _look(self, session: Session) -> bool:
+        record = journal.load_record(session, migration="008")
+        if record is None:
+            self._say({"run": None}, "No run of migration 008 is in the journal.")
+            return True
+        if record.run_id != self._run:
+            self._run, self._seen = record.run_id, 0
+        for event in journal.events(session, record.run_id, self._seen):
+            self._seen = event["id"]
+            self._event(event)
+        self._progress(session)
+        self.exit_code = record.exit_code or 0
+        return lock.holder(session) is None
+
+    def _event(self, event: dict[str, Any]) -> None:
+        at = event["at"].astimezone()
+        prefix = f"{at:%H:%M:%S} {event['step'] or 'run':<9} {event['status']:<11} "
+        self._say({"event": event}, "\n".join(run_text.wrapped(event["message"], prefix)))
+
+    def _progress(self, session: Session) -> None:
+        rows = session.rows(
+            "SELECT a.pid, extract(epoch FROM now() - a.query_start)::float8 AS seconds,"
+            " left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60) AS query,"
+            " coalesce(a.wait_event_type = 'Lock', false) AS waiting, pg_blocking_pids(a.pid) AS blockers"
+            " FROM pg_stat_activity a WHERE a.datname = current_database() AND a.state = 'active'"
+            " AND a.application_name LIKE 'mandate-run-%%-psql'",
+            (),
+        )
+        for row in rows:
+            wait = f" WAITS for process {row['blockers']}" if row["waiting"] else ""
+            key = f"{row['query']}{wait}"
+            if key != self._last_progress:
+                self._last_progress = key
+                self._say({"activity": row}, f"         process {row['pid']}{wait}: {row['query']}")
+
+    def _say(self, data: dict[str, Any], text: str) -> None:
+        output.emit(self._format, "watch", data, lambda: text)
+        output.flush()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(status)
+    app.command()(watch)

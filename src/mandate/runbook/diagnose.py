@@ -1,0 +1,78 @@
+"""What is wrong, and what to do about it: failing checks with their repairs, and the guide's own queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mandate.postgres.connection import Target, connect
+from mandate.progress import Reporter
+from mandate.runbook import checks, files, journal, mapping, migrations
+from mandate.settings import Settings
+
+_SQL = Path(__file__).parent / "sql"
+
+NO_FILE = "no file repairs this: it is about the server or about objects of yours; the rows say which"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One failing check: what it means, and the file that repairs it."""
+
+    check: checks.Check
+    explanation: str
+    fix: str | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`version` of the schema, the findings, the guide's troubleshooting queries, the last run's error."""
+
+    version: int
+    findings: tuple[Finding, ...]
+    guide: checks.Report
+    last_error: Mapping[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "version": self.version,
+            "findings": [asdict(finding) for finding in self.findings],
+            "guide": self.guide.as_evidence(),
+            "last_error": self.last_error,
+        }
+
+
+def run(target: Target, settings: Settings, reporter: Reporter) -> Diagnosis:
+    """Look; change nothing but the mapping table that 008.toml feeds."""
+    with connect(target, application_name="mandate-diagnose") as session:
+        migrations.require_supported(session)
+        version = migrations.require_version(session)
+        if version == 7:
+            mapping.store(session, mapping.find(settings))
+            report = checks.run(session, files.pre_checks(), reporter, fixes=files.fixes())
+        else:
+            report = checks.run(session, files.verification(), reporter)
+        guide = checks.run(session, _SQL / f"troubleshooting_{version}.sql", reporter)
+        record = journal.load_record(session, migration="008")
+    failed = next((step.error for step in record.steps if step.error), None) if record else None
+    return Diagnosis(version, tuple(_finding(check) for check in report.failing()), guide, failed)
+
+
+def _finding(check: checks.Check) -> Finding:
+    if check.fix is None:
+        return Finding(check, check.error or NO_FILE, None)
+    return Finding(check, explanation(Path(check.fix)), check.fix)
+
+
+def explanation(path: Path) -> str:
+    """The comment at the head of a repair file, without its dashes."""
+    lines = []
+    for line in path.read_text("utf-8").splitlines():
+        if line.startswith("--"):
+            lines.append(line.lstrip("-").strip())
+        elif lines and not line.startswith("\\"):
+            break
+    return "\n".join(lines).strip()

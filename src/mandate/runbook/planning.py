@@ -1,0 +1,202 @@
+"""What a run would do: steps, rows, locks, disk and time. Changes nothing, takes no lock."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mandate.postgres.connection import Session, connect, sql
+from mandate.runbook import conduct, journal, lock, next_action
+
+_LARGE = ("decision_events", "verdict_events", "audit_timeline_entries")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the migration: estimated rows, bytes with indexes, and what happens to it."""
+
+    name: str
+    rows: int
+    bytes: int
+    change: str
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Space that a run needs somewhere, in bytes; `free` None when it cannot be seen from here."""
+
+    what: str
+    where: str
+    needed: int
+    free: int | None
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step, what would be done about it now, and how long it took in the last rehearsal."""
+
+    name: str
+    title: str
+    guide: str
+    action: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole plan. `action` says what `mandate run` would do first."""
+
+    database: str
+    source: str
+    server_version: str
+    schema_version: int
+    action: str
+    held_by: str | None
+    steps: tuple[PlannedStep, ...]
+    tables: tuple[Table, ...]
+    locks: tuple[Mapping[str, Any], ...]
+    locks_measured: bool
+    disk: tuple[Disk, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def make(request: conduct.Request) -> Plan:
+    """Look at the database and say what a run would do.
+
+    Raises NotMandate, UnsupportedServer, EditedMigration, UsageError for a bad --from or --to, and the
+    error that the run itself would refuse with.
+    """
+    with connect(request.target, application_name="mandate-plan") as session:
+        session.execute("SET default_transaction_read_only = on")
+        version = conduct.require_version(session)
+        latest = journal.load_record(session, migration="008")
+        action = next_action.decide(latest, version)
+        if isinstance(action, next_action.Refuse):
+            raise action.error
+        steps, text = _steps(action, request, session)
+        locks = _rehearsed(session).get("locks", [])
+        who = lock.holder(session)
+        return Plan(
+            database=str(request.target),
+            source=request.target.source,
+            server_version=str(session.value("SHOW server_version")),
+            schema_version=version,
+            action=text,
+            held_by=f"{who['application']} (process {who['pid']})" if who else None,
+            steps=steps,
+            tables=_tables(session) if version == 7 else (),
+            locks=tuple(locks or _static_locks()),
+            locks_measured=bool(locks),
+            disk=_disk(session, request) if version == 7 else (),
+        )
+
+
+def _steps(
+    action: next_action.Action, request: conduct.Request, session: Session
+) -> tuple[tuple[PlannedStep, ...], str]:
+    if isinstance(action, next_action.Nothing):
+        return (), f"nothing to do: {action.because}"
+    if isinstance(action, next_action.Resume):
+        record, text = action.record, f"go on with run {action.record.run_id}: {action.because}"
+    else:
+        record, text = conduct.new_record(request, session), "begin a new run"
+    record, wanted = next_action.restrict(record, request.first, request.last)
+    planned = conduct.planned_seconds(session)
+    rows = tuple(
+        PlannedStep(
+            name=step.name,
+            title=step.title,
+            guide=step.guide,
+            action="run" if step.status == "pending" and step.name in wanted else _kept(step.status),
+            seconds=planned.get(step.name),
+        )
+        for step in record.steps
+    )
+    return rows, text
+
+
+def _kept(status: str) -> str:
+    return {"passed": "done already", "skipped": "left out"}.get(status, "not this time")
+
+
+def _tables(session: Session) -> tuple[Table, ...]:
+    rows = session.rows(
+        "SELECT c.relname AS name, greatest(c.reltuples, 0)::bigint AS rows,"
+        " pg_total_relation_size(c.oid) AS bytes"
+        " FROM pg_class c WHERE c.relnamespace = 'mandate'::regnamespace AND c.relkind = 'r' ORDER BY 3 DESC"
+    )
+    return tuple(Table(row["name"], _rows(session, row), row["bytes"], _change(row["name"])) for row in rows)
+
+
+def _rows(session: Session, row: Mapping[str, Any]) -> int:
+    """The planner's estimate; a small table that was never analysed is counted."""
+    if row["rows"] or row["bytes"] > 64 * 1024 * 1024:
+        return int(row["rows"])
+    return int(
+        session.value(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("mandate", row["name"])))
+    )
+
+
+def _change(table: str) -> str:
+    if table in _LARGE:
+        return "rewritten once"
+    if table in ("scopes", "policy_snapshots", "mandate_specs"):
+        return "backfilled with UPDATE"
+    return "keys renamed" if table == "domains" else "unchanged"
+
+
+def _static_locks() -> list[dict[str, Any]]:
+    names = ("domains", "scopes", "policy_snapshots", *_LARGE, "mandate_specs", "organizations")
+    return [{"table": f"mandate.{name}", "mode": "AccessExclusiveLock", "seconds": None} for name in names]
+
+
+def _rehearsed(session: Session) -> Mapping[str, Any]:
+    if not journal.exists(session):
+        return {}
+    found = session.value(
+        "SELECT evidence FROM mandate_conductor.steps WHERE name = 'rehearse' AND status = 'passed'"
+        " ORDER BY finished_at DESC LIMIT 1"
+    )
+    return found or {}
+
+
+def _disk(session: Session, request: conduct.Request) -> tuple[Disk, ...]:
+    whole = int(session.value("SELECT pg_database_size(current_database())"))
+    large = int(
+        session.value(
+            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
+            " WHERE relnamespace = 'mandate'::regnamespace AND relname = ANY (%s)",
+            (list(_LARGE),),
+        )
+    )
+    directory = _existing(request.settings.run.directory.absolute())
+    data = _data_directory(session)
+    free = shutil.disk_usage(data).free if data else None
+    return (
+        Disk("backup, uncompressed at worst", str(directory), whole, shutil.disk_usage(directory).free),
+        Disk("restored copy for proof and rehearsal", "the server's data directory", whole, free),
+        Disk("rewritten tables and their WAL", "the server's data directory", 2 * large, free),
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _data_directory(session: Session) -> Path | None:
+    """The server's data directory when it is on this machine and we may know it."""
+    name = session.value(
+        "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+        " AND pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')"
+    )
+    path = Path(name) if name else None
+    try:
+        return path if path and path.exists() else None
+    except PermissionError:
+        return path.parent if path and path.parent.exists() else None

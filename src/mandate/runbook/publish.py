@@ -1,0 +1,35 @@
+"""Writes what a run leaves behind for people and programs into its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mandate.errors import MandateError
+from mandate.runbook import evidence
+from mandate.runbook.record import RunRecord
+from mandate.runbook.report import html, json_report, junit, text
+
+
+def publish(record: RunRecord) -> dict[str, Path]:
+    """Write report.html, report.json, report.xml, report.txt and the signed evidence.json; their paths.
+
+    Raises MandateError when the run directory cannot be written.
+    """
+    directory = Path(record.directory)
+    files = evidence.inventory(directory)
+    texts = {
+        "report.json": json_report.render(record),
+        "report.xml": junit.render(record),
+        "report.txt": text.render(record),
+        "report.html": html.render(record, files),
+    }
+    try:
+        for name, content in texts.items():
+            (directory / name).write_text(content, "utf-8")
+        signed = evidence.bundle(directory, record)
+    except OSError as error:
+        raise MandateError(
+            f"the report cannot be written to {directory}: {error.strerror}",
+            hint="`mandate report 008` writes it again when there is room",
+        ) from error
+    return {"report": directory / "report.html", "evidence": signed}

@@ -1,0 +1,93 @@
+"""Guide step 3: the whole migration, its rollback, and it again, on the restored backup or on staging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mandate.errors import CheckFailed, MandateError
+from mandate.postgres.connection import Target
+from mandate.runbook import restore
+from mandate.runbook.step import Context, Outcome, Step
+
+
+@dataclass(frozen=True)
+class Rehearse:
+    """`inner` are the steps of the real run that are rehearsed, in order."""
+
+    inner: Sequence[Step]
+    name: str = "rehearse"
+    title: str = "Rehearsal on the restored backup"
+    guide: str = "3"
+    exit_code: int = CheckFailed.exit_code
+
+    def run(self, context: Context) -> Outcome:
+        """Rehearse; raises CheckFailed naming the step that would have failed."""
+        backup = context.results.get("backup")
+        if backup is None:
+            raise CheckFailed("there is no proven backup to rehearse on", hint="run the backup step first")
+        target = restore.scratch(context, backup)
+        rehearsal = _Rehearsal(context, target, context.directory / "rehearsal")
+        for step in self.inner:
+            rehearsal.play(step)
+        rehearsal.roll_back(Path(str(backup["file"])))
+        for step in self.inner:
+            rehearsal.play(step, again=True)
+        return rehearsal.outcome()
+
+
+@dataclass
+class _Rehearsal:
+    context: Context
+    target: Target
+    directory: Path
+    results: dict[str, Any] = field(default_factory=dict)
+    seconds: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def play(self, step: Step, *, again: bool = False) -> None:
+        name = f"{step.name} again" if again else step.name
+        with self._timed(name):
+            inner = replace(
+                self.context, target=self.target, directory=self.directory, results=dict(self.results)
+            )
+            outcome = step.run(inner)
+        if not again:
+            self.results[step.name] = outcome.evidence
+
+    def roll_back(self, backup: Path) -> None:
+        with self._timed("rollback"):
+            restore.rollback_rehearsed(self.context, self.target, backup)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        except MandateError as error:
+            raise CheckFailed(
+                f"rehearsal: {name} failed on {self.target.database}: {error.message}",
+                hint=error.hint or "the real database was not touched",
+                evidence={"database": self.target.database, "steps": self.seconds},
+            ) from error
+        self.seconds.append({"name": name, "seconds": round(time.monotonic() - started, 3)})
+
+    def outcome(self) -> Outcome:
+        migrate = self.results["migrate"]
+        evidence = {
+            "database": self.target.database,
+            "steps": self.seconds,
+            "locks": migrate.get("locks", []),
+            "statements": migrate.get("statements", []),
+        }
+        times = {item["name"]: item["seconds"] for item in self.seconds}
+        summary = (
+            f"migrated in {times['migrate']:.1f} s, rolled back in {times['rollback']:.1f} s, migrated again"
+        )
+        return Outcome(summary, evidence)

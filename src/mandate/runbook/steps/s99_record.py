@@ -1,0 +1,131 @@
+"""Guide step 11: execution log in the guide's form, backup archived and linked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mandate.errors import NeedsPerson
+from mandate.postgres import programs
+from mandate.postgres.connection import Session
+from mandate.runbook.step import Context, Outcome
+
+LOG_NAME = "migration_008_execution_log.txt"
+LINK_NAME = "latest_mandate_backup.sql"
+
+_REMOVED = (
+    "SELECT COUNT(*) FROM information_schema.columns"
+    " WHERE column_name = 'domain_id' AND table_schema = 'mandate';"
+)
+_TEXT = (
+    "SELECT COUNT(*) FROM information_schema.columns"
+    " WHERE table_name = 'scopes' AND column_name = 'scope_id' AND data_type = 'text';"
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    name: str = "record"
+    title: str = "Record and archive"
+    guide: str = "11"
+    exit_code: int = NeedsPerson.exit_code
+
+    def run(self, context: Context) -> Outcome:
+        """Archive the backup, write the log. Safe to run again: what is in place stays."""
+        archive = _archive(context)
+        with context.session() as session:
+            logged = session.row(
+                "SELECT id, executed_at FROM mandate.migration_log WHERE migration_version = 8"
+                " ORDER BY id DESC LIMIT 1"
+            )
+            text = _execution_log(context, session, archive)
+        log = context.directory / LOG_NAME
+        log.write_text(text, "utf-8")
+        _link(_working_directory(context) / LOG_NAME, log)
+        return Outcome(
+            f"backup archived as {archive.name}" if archive else "no backup to archive",
+            {
+                "execution_log": LOG_NAME,
+                "archive": str(archive) if archive else None,
+                "link": str(_working_directory(context) / LINK_NAME) if archive else None,
+                "migration_log": {key: str(value) for key, value in (logged or {}).items()},
+            },
+            warnings=() if archive else ("this run made no backup",),
+        )
+
+
+def _working_directory(context: Context) -> Path:
+    """Where the guide's operator stands: backups/ is below it."""
+    return context.settings.backup.directory.absolute().parent
+
+
+def _archive(context: Context) -> Path | None:
+    """Move the backup to backups/ and link it as the latest, as the guide's last block does."""
+    name = context.results.get("backup", {}).get("file")
+    if name is None:
+        return None
+    source = context.directory / str(name)
+    archive = context.settings.backup.directory.absolute() / source.name
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    if source.exists():
+        if archive.exists():
+            raise NeedsPerson(f"{archive} is there already", hint="move it away, then run again")
+        shutil.move(source, archive)
+    elif not archive.exists():
+        raise NeedsPerson(f"the backup {source} is gone", hint="find it, put it back, then run again")
+    _link(_working_directory(context) / LINK_NAME, archive)
+    return archive
+
+
+def _link(link: Path, target: Path) -> None:
+    """Point `link` at `target`, replacing an older link but never a file that somebody wrote."""
+    if link.exists() and not link.is_symlink():
+        raise NeedsPerson(f"{link} is a file, not a link", hint="move it away, then run again")
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    temporary.replace(link)
+
+
+def _execution_log(context: Context, session: Session, archive: Path | None) -> str:
+    psql = programs.find("psql", session.server_version // 10000)
+
+    def count(query: str) -> str:
+        return programs.run([psql, "-X", "-t", "-c", query], context.target).rstrip("\n")
+
+    results = context.results
+    elapsed = results.get("migrate", {}).get("seconds")
+    return "\n".join(
+        [
+            "Migration: 008 - RFC-002 Domain Identity",
+            f"Executed: {datetime.now().astimezone():%a %b %e %H:%M:%S %Z %Y}",
+            f"Duration: {round(elapsed) if elapsed is not None else 'unknown'} seconds",
+            f"Backup: {archive.name if archive else 'NONE'}",
+            f"Pre-checks: {_passed(results, 'check')}",
+            f"Migration: {'SUCCESS' if 'migrate' in results else 'NOT RUN'}",
+            f"Post-checks: {_passed(results, 'verify')}",
+            f"Tests: {_passed(results, 'probe')}",
+            f"Services: {'RESTARTED' if 'restart' in results else 'NOT RESTARTED'}",
+            f"Status: {_status(results)}",
+            "",
+            f"Domain ID columns removed: {count(_REMOVED)}",
+            f"scope_id TEXT columns: {count(_TEXT)}",
+            "",
+        ]
+    )
+
+
+def _passed(results: Mapping[str, Mapping[str, Any]], step: str) -> str:
+    return "PASSED" if step in results else "NOT RUN"
+
+
+def _status(results: Mapping[str, Mapping[str, Any]]) -> str:
+    needed = ("backup", "check", "migrate", "verify", "probe")
+    return "COMPLETE" if all(step in results for step in needed) else "INCOMPLETE"
+
+
+STEP = Record()
