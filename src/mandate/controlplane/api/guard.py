@@ -1,0 +1,170 @@
+"""The outermost layer: what never reaches a handler, and one log line for every request."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mandate.controlplane.api.problems import (
+    HEADERS_TOO_LARGE,
+    HOST_NOT_ALLOWED,
+    INTERNAL,
+    MALFORMED_REQUEST,
+    URL_TOO_LONG,
+    Problem,
+)
+from mandate.controlplane.api.query import decoded
+from mandate.controlplane.store import UUID_PATTERN
+
+MAX_URL_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 16 * 1024
+
+log = structlog.get_logger("mandate.request")
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.%]+\]|[^:\[\]/@\s]+)(:\d{1,5})?")
+
+
+@dataclass
+class Exchange:
+    """One request on its way: handlers leave here what the log line should say."""
+
+    request_id: str = field(default_factory=lambda: str(uuid4()))
+    started: float = field(default_factory=time.perf_counter)
+    status: int | None = None
+    problem: str | None = None
+    reason: str | None = None
+    cause: BaseException | None = None
+
+
+def exchange(request: Request) -> Exchange:
+    """The exchange that a request belongs to."""
+    found: Exchange = request.scope["mandate.exchange"]
+    return found
+
+
+def answer(request: Request, problem: Problem, cause: Exception | None = None) -> Response:
+    """A problem as the answer. The log gets the cause: a traceback of what nobody expected, else its text."""
+    current = exchange(request)
+    current.problem = problem.kind.name
+    if problem.kind is INTERNAL:
+        current.cause = cause
+    elif cause is not None:
+        current.reason = str(cause)
+    return problem.response(current.request_id)
+
+
+class Guard:
+    """ASGI middleware. Refuses what is too long, malformed or addressed to a name that is not loopback's.
+
+    The last is what keeps a web page that a browser on this machine shows from reading the record through a
+    DNS name of its own (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        current = Exchange()
+        # HEAD is GET whose body the server leaves out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        inner: Scope = {**scope, "method": method, "mandate.exchange": current}
+
+        async def note_status(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                current.status = message["status"]
+                request_id = (b"x-request-id", current.request_id.encode())
+                message["headers"] = [*message.get("headers", []), request_id]
+            await send(message)
+
+        try:
+            await self._guarded(inner, receive, note_status)
+        finally:
+            _log(scope["method"], inner, current)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        try:
+            _check(scope)
+            await self._app(scope, receive, send)
+        except Problem as problem:
+            await answer(request, problem)(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the last place: logged with its traceback, answered as 500
+            await self._broke(request, error, receive, send)
+
+    async def _broke(self, request: Request, error: Exception, receive: Receive, send: Send) -> None:
+        current = exchange(request)
+        current.cause = error
+        if current.status is None:  # else the answer is under way and can only be cut off
+            problem = Problem(INTERNAL, "the log has the reason, under this instance")
+            await answer(request, problem, error)(request.scope, receive, send)
+
+
+def _check(scope: Scope) -> None:
+    raw_path: bytes = scope.get("raw_path") or b""
+    if len(raw_path) + len(scope["query_string"]) > MAX_URL_BYTES:
+        raise Problem(URL_TOO_LONG, f"path and query may have {MAX_URL_BYTES} bytes")
+    if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise Problem(HEADERS_TOO_LARGE, f"all headers together may have {MAX_HEADER_BYTES} bytes")
+    decoded(raw_path)
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) > 1:
+        raise Problem(MALFORMED_REQUEST, "more than one Host header")
+    if hosts and not is_loopback_name(hosts[0].decode("latin-1")):
+        raise Problem(
+            HOST_NOT_ALLOWED, "without configured tokens the service answers to loopback names only"
+        )
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a Host header names this machine: localhost, *.localhost or a loopback address."""
+    match = _HOST.fullmatch(host)
+    if not match:
+        return False
+    name = match["name"].strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _log(method: str, scope: Scope, current: Exchange) -> None:
+    fields: dict[str, object] = {
+        "request_id": current.request_id,
+        "method": method,
+        "path": _path(scope),
+        "status": current.status,
+        "ms": round((time.perf_counter() - current.started) * 1000, 2),
+    }
+    if current.problem:
+        fields["problem"] = current.problem
+    if current.cause is not None:
+        log.error("request", exc_info=current.cause, **fields)
+    elif current.reason is not None:
+        log.error("request", reason=current.reason, **fields)
+    elif current.status is not None and current.status >= 500:
+        log.warning("request", **fields)
+    else:
+        log.info("request", **fields)
+
+
+def _path(scope: Scope) -> str:
+    """The path if it leads somewhere, without what a caller made up: query values may be private, and a
+    caller who asks for `/failover` must not look like trouble to somebody who greps the log."""
+    if "endpoint" not in scope:
+        return "?"
+    made_up = {str(value) for value in scope.get("path_params", {}).values()}
+    segments = str(scope["path"]).split("/")
+    return "/".join("?" if s in made_up and not UUID_PATTERN.fullmatch(s) else s for s in segments)

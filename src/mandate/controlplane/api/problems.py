@@ -1,0 +1,73 @@
+"""What the service answers when it cannot give what was asked for: RFC 9457 problem details.
+
+A problem's `type` is stable; clients may compare it. No text of PostgreSQL ever reaches one. The words
+"error", "fail" and "exception" stay out of the kinds: a caller's mistake must not look like our trouble to
+somebody who greps the log for those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:mandate:problem:"
+RETRY_AFTER_SECONDS = "2"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem: name (the end of its type URI), HTTP status, title."""
+
+    name: str
+    status: int
+    title: str
+
+
+MALFORMED_REQUEST = Kind("malformed-request", 400, "The request cannot be understood")
+MALFORMED_PARAMETER = Kind("malformed-parameter", 400, "A parameter has a value that cannot be meant")
+UNKNOWN_PARAMETER = Kind("unknown-parameter", 400, "There is no such parameter here")
+REPEATED_PARAMETER = Kind("repeated-parameter", 400, "A parameter is given more than once")
+NO_SUCH_PATH = Kind("no-such-path", 404, "There is nothing at this path")
+NO_SUCH_DECISION = Kind("no-such-decision", 404, "There is no decision with this id")
+NO_VERDICT = Kind("no-verdict", 404, "There is no verdict on this decision")
+METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "This path does not take this method")
+URL_TOO_LONG = Kind("url-too-long", 414, "The path and query are too long")
+HOST_NOT_ALLOWED = Kind("host-not-allowed", 421, "This service answers to loopback names only")
+HEADERS_TOO_LARGE = Kind("headers-too-large", 431, "The headers are too large")
+INTERNAL = Kind("internal", 500, "The service broke while answering")
+DATABASE_UNAVAILABLE = Kind("database-unavailable", 503, "The database cannot be reached at the moment")
+DATABASE_BUSY = Kind("database-busy", 503, "The database did not answer in time")
+SCHEMA_UNKNOWN = Kind("schema-unknown", 503, "The database has no schema that this service knows")
+
+KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
+
+
+@dataclass
+class Problem(Exception):
+    """Raised by a handler; becomes the answer. `fields` are extension members of the document."""
+
+    kind: Kind
+    detail: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, request_id: str) -> Response:
+        """The answer, with the request's id as `instance`."""
+        document = {
+            "type": TYPE_PREFIX + self.kind.name,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "instance": f"urn:uuid:{request_id}",
+            **self.fields,
+        }
+        headers = dict(self.headers)
+        if self.kind.status == 503:
+            headers["Retry-After"] = RETRY_AFTER_SECONDS
+        body = json.dumps(document, ensure_ascii=False)
+        return Response(body, self.kind.status, headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,193 @@
+"""The documents that the API answers with, for its OpenAPI description."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from mandate.controlplane.model import Stage, Verdict
+
+_EXAMPLE = {
+    "decision_id": "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10",
+    "organization_id": "00000000-0000-0000-0000-000000000001",
+    "domain": "finance",
+    "intent": "issue_refund",
+    "stage": "pre_commit",
+    "actor": "refund-agent",
+    "target": "order/4711",
+    "context": {"amount": 740, "customer_verified": True},
+    "scope": {"service": "payments", "agent": "refund-agent", "environment": "prod"},
+    "timestamp": "2026-01-31T12:00:00+00:00",
+    "spec_id": "finance.refund",
+    "spec_version": 1,
+}
+_VERDICT_EXAMPLE = {
+    "verdict_id": "0b0f6e0e-54c1-4f6c-8a94-0f5b5b2f3c21",
+    "organization_id": "00000000-0000-0000-0000-000000000001",
+    "domain": "finance",
+    "decision_id": "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10",
+    "snapshot_id": "a0000002-0000-4000-8000-000000000002",
+    "verdict": "PAUSE",
+    "matched_policy_ids": ["finance-pause-large"],
+    "explanation": "amount 740 > 500",
+    "spec_id": "finance.refund",
+    "spec_version": 1,
+    "scope_id": "finance.prod.payments.refund-agent",
+    "owning_team": "Payments",
+    "timestamp": "2026-01-31T12:00:00+00:00",
+}
+_ENTRY_EXAMPLE = {
+    **{key: value for key, value in _EXAMPLE.items() if key not in ("context", "scope")},
+    "entry_id": "c2f3f1de-9a51-4a7a-8b8e-3f7e5a0c9d42",
+    "summary": "VERDICT_ISSUED",
+    "details": {"verdict": "PAUSE"},
+    "severity": "warning",
+    "event_source": "system",
+    "authority_level": "system",
+}
+_DOMAIN_EXAMPLE = {
+    "organization_id": "00000000-0000-0000-0000-000000000001",
+    "domain": "finance",
+    "description": "Payments, refunds and credit",
+    "metadata": {},
+    "created_at": "2026-01-01T00:00:00+00:00",
+}
+_CURSOR: Any = Field(None, description="pass it as `cursor` for the next page; null on the last one")
+
+
+class Decision(BaseModel):
+    """What an agent was about to do."""
+
+    model_config = {"json_schema_extra": {"examples": [_EXAMPLE]}}
+
+    decision_id: UUID
+    organization_id: UUID | None
+    domain: str | None
+    intent: str
+    stage: Stage
+    actor: str
+    target: str
+    context: dict[str, Any]
+    scope: dict[str, Any]
+    timestamp: datetime
+    spec_id: str | None
+    spec_version: int | None
+
+
+class JudgedDecision(Decision):
+    """A decision in a list, with its latest verdict."""
+
+    model_config = {"json_schema_extra": {"examples": [{**_EXAMPLE, "verdict": "PAUSE"}]}}
+
+    verdict: Verdict | None
+
+
+class VerdictDocument(BaseModel):
+    """What Mandate answered, why and under whose authority."""
+
+    model_config = {"title": "Verdict", "json_schema_extra": {"examples": [_VERDICT_EXAMPLE]}}
+
+    verdict_id: UUID
+    organization_id: UUID | None
+    domain: str | None
+    decision_id: UUID
+    snapshot_id: UUID
+    verdict: Verdict
+    matched_policy_ids: list[str]
+    explanation: Any = Field(description="as recorded; null where none was")
+    spec_id: str | None
+    spec_version: int | None
+    scope_id: str | None = Field(description="readable id; the UUID as long as the schema is version 7")
+    owning_team: str | None
+    timestamp: datetime
+
+
+class TimelineEntry(BaseModel):
+    """One thing that happened to a decision."""
+
+    model_config = {"json_schema_extra": {"examples": [_ENTRY_EXAMPLE]}}
+
+    entry_id: UUID
+    organization_id: UUID | None
+    domain: str | None
+    decision_id: UUID
+    intent: str
+    stage: Stage
+    actor: str
+    target: str
+    summary: str
+    details: dict[str, Any]
+    severity: str
+    event_source: Literal["system", "agent", "human"]
+    authority_level: Literal["system", "agent", "human"]
+    spec_id: str | None
+    spec_version: int | None
+    timestamp: datetime
+
+
+class Domain(BaseModel):
+    """A part of an organization that owns scopes and policies."""
+
+    model_config = {"json_schema_extra": {"examples": [_DOMAIN_EXAMPLE]}}
+
+    organization_id: UUID
+    domain: str
+    description: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
+
+
+class Decisions(BaseModel):
+    """A page of decisions, newest first."""
+
+    decisions: list[JudgedDecision]
+    next_cursor: str | None = _CURSOR
+
+
+class Verdicts(BaseModel):
+    """A page of verdicts, newest first."""
+
+    verdicts: list[VerdictDocument]
+    next_cursor: str | None = _CURSOR
+
+
+class Timeline(BaseModel):
+    """A page of a decision's timeline, oldest first."""
+
+    timeline: list[TimelineEntry]
+    next_cursor: str | None = _CURSOR
+
+
+class Domains(BaseModel):
+    """A page of domains, by organization and name."""
+
+    domains: list[Domain]
+    next_cursor: str | None = _CURSOR
+
+
+class Health(BaseModel):
+    """The service can answer: its database is reachable and has a schema that it knows."""
+
+    model_config = {
+        "json_schema_extra": {"examples": [{"status": "ok", "version": "1.0.0", "schema_version": 8}]}
+    }
+
+    status: Literal["ok"]
+    version: str
+    schema_version: Literal[7, 8]
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem details. `type` is stable."""
+
+    model_config = {"title": "Problem"}
+
+    type: str = Field(examples=["urn:mandate:problem:malformed-parameter"])
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="urn:uuid: and the request id that the log has")
+    parameter: str | None = Field(None, description="the parameter that was refused, if it was one")

@@ -1,0 +1,66 @@
+"""The same model in two spellings: how statements read a version 7 and a version 8 database.
+
+A statement is `relations.sql` of its version followed by one shared body; every one names columns that only
+its own version has, so that PostgreSQL itself refuses it when the schema has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+
+def _read(*path: str) -> bytes:
+    return files("mandate.controlplane").joinpath("sql", *path).read_bytes()
+
+
+SCHEMA_VERSION = _read("schema_version.sql")
+
+
+STATEMENTS = ("decisions", "decision", "verdicts", "timeline", "domains")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The statements for one version of the schema, by name."""
+
+    version: int
+    statements: Mapping[str, bytes]
+    resolve_domain: bytes
+    resolve_scope: bytes
+
+
+def _load(version: int) -> Dialect:
+    folder = f"v{version}"
+    relations = _read(folder, "relations.sql")
+    return Dialect(
+        version,
+        {name: relations + _read(f"{name}.sql") for name in STATEMENTS},
+        _read(folder, "resolve_domain.sql"),
+        _read(folder, "resolve_scope.sql"),
+    )
+
+
+DIALECTS = {version: _load(version) for version in (7, 8)}
+
+# SQLSTATEs with which a statement of the other version is refused, or that a schema gives while it changes.
+_OUTDATED = {
+    "0A000",  # cached plan must not change result type
+    "22P02",  # a readable key where a uuid is expected
+    "3F000",  # schema
+    "42703",  # column
+    "42704",  # type
+    "42725",  # ambiguous function
+    "42804",  # datatype mismatch
+    "42846",  # cannot cast
+    "42883",  # operator
+    "42P01",  # table
+    "42P18",  # indeterminate datatype
+    "XX000",  # cache lookup, relation with OID: dropped between parse and execution
+}
+
+
+def may_be_outdated(sqlstate: str | None) -> bool:
+    """Whether a statement refused with this SQLSTATE may have been written for another schema version."""
+    return sqlstate in _OUTDATED

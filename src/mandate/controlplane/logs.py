@@ -1,0 +1,102 @@
+"""The service's log: JSON, one line an event, in a file that an operator can grep.
+
+A line of a healthy run has none of the words error, exception and fail in it, not even as a key: that is what
+the execution guide greps for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+
+import structlog
+from platformdirs import user_log_path
+from structlog.types import EventDict, Processor, WrappedLogger
+
+from mandate.errors import SettingsError
+
+FILE_NAME = "mandate-serve.log"
+SYSTEM_DIRECTORY = Path("/var/log/mandate")
+
+
+def _plain_logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """uvicorn's own logger is called `uvicorn.error` whatever it has to say."""
+    if str(event.get("logger", "")).startswith("uvicorn"):
+        event["logger"] = "uvicorn"
+    return event
+
+
+def _without_color(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event.pop("color_message", None)
+    return event
+
+
+def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    first = {key: event.pop(key) for key in ("timestamp", "level", "logger", "event") if key in event}
+    return {**first, **event}
+
+
+_SHARED: list[Processor] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.ExtraAdder(),
+    _plain_logger_name,
+    _without_color,
+]
+
+
+def open_log(directory: Path | None) -> Path:
+    """Send every log line of this process to a file and return its path.
+
+    Without a `directory`: /var/log/mandate when this user may write there, else the user's own log directory.
+    The file is opened again when logrotate moves it away. Raises SettingsError when no file can be written.
+    """
+    path = _choose(directory)
+    handler = WatchedFileHandler(path, encoding="utf-8")
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _in_reading_order,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    logging.getLogger("psycopg").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return path
+
+
+def _choose(directory: Path | None) -> Path:
+    candidates = [SYSTEM_DIRECTORY, user_log_path("mandate")] if directory is None else [directory]
+    reasons = []
+    for candidate in candidates:
+        try:
+            return _writable(candidate.expanduser().absolute())
+        except OSError as error:
+            reasons.append(f"{candidate}: {error.strerror or error}")
+    raise SettingsError(
+        f"no log can be written ({'; '.join(reasons)})", hint="choose another directory with --log-dir"
+    )
+
+
+def _writable(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / FILE_NAME
+    with path.open("a", encoding="utf-8"):
+        os.utime(path)
+    return path

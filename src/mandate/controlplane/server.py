@@ -1,0 +1,216 @@
+"""The server process: loopback sockets, pid file, a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import structlog
+import uvicorn
+
+from mandate.controlplane import logs
+from mandate.controlplane.api.app import application
+from mandate.errors import ServiceFailed, UsageError
+from mandate.postgres.connection import Target
+from mandate.postgres.embedded_host import holder
+from mandate.postgres.pool import Pool
+from mandate.settings import ServeSettings
+
+APPLICATION_NAME = "mandate-serve"
+GRACE_SECONDS = 15
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A server that answers."""
+
+    url: str
+    port: int
+    pid: int
+    log_file: Path
+
+
+def run(
+    settings: ServeSettings,
+    target: Callable[[], Target],
+    announce: Callable[[Listening], None],
+    pid_file: Path | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
+
+    `target` is asked for each new connection, so the database may come later than the service. `announce` is
+    called once requests are answered. Raises UsageError for a host that is not loopback, ServiceFailed when
+    the port is taken, SettingsError when no log can be written.
+    """
+    sockets = listen(settings.host, settings.port)
+    try:
+        log_file = logs.open_log(settings.log_dir)
+        port = sockets[0].getsockname()[1]
+        listening = Listening(_url(sockets[0]), port, os.getpid(), log_file)
+        pool = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
+        with _pid_file(pid_file):
+            _serve(pool, sockets, lambda: announce(listening))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _serve(pool: Pool, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
+    config = uvicorn.Config(
+        application(pool),
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=64 * 1024,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    asyncio.run(_Server(config, announce).serve(sockets))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, whose normal end by a signal is a normal end."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            structlog.get_logger("mandate.serve").info("listening", pid=os.getpid())
+            self._announce()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises the signal again when all is done, which would turn a clean end into 130 or 143.
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on every loopback address that `host` means, all on one port (0: a free one)."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in loopback_addresses(host):
+            bound = _bind(family, address, port, optional=bool(sockets))
+            if bound is not None:
+                sockets.append(bound)
+                port = bound.getsockname()[1]
+    except BaseException:
+        for each in sockets:
+            each.close()
+        raise
+    if not sockets:
+        raise UsageError(f"no address of {host} can be listened on", hint="try --host 127.0.0.1")
+    return sockets
+
+
+def loopback_addresses(host: str) -> Sequence[tuple[int, str]]:
+    """(family, address) of a host name or address. Raises UsageError unless every one is loopback."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host {host!r} is not an address of this machine: {error}") from None
+    addresses = sorted({(int(family), str(address[0])) for family, _, _, _, address in found})
+    if not all(ipaddress.ip_address(address).is_loopback for _, address in addresses):
+        raise UsageError(
+            f"--host {host or '0.0.0.0'}: without configured tokens the server binds to loopback only",
+            hint="use 127.0.0.1, ::1 or localhost, and let a proxy that authenticates stand in front",
+        )
+    return addresses
+
+
+def _bind(family: int, address: str, port: int, *, optional: bool) -> socket.socket | None:
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((address, port))
+        bound.listen(1024)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRNOTAVAIL or (optional and error.errno == errno.EAFNOSUPPORT):
+            return None
+        raise _cannot_listen(address, port, error) from None
+    return bound
+
+
+def _cannot_listen(address: str, port: int, error: OSError) -> ServiceFailed:
+    if error.errno == errno.EADDRINUSE:
+        return ServiceFailed(
+            f"port {port} on {address} is taken by {holder(port)}",
+            hint="stop it, or choose another port with --port",
+            port=port,
+        )
+    return ServiceFailed(f"cannot listen on {address} port {port}: {error.strerror}", port=port)
+
+
+def _url(bound: socket.socket) -> str:
+    address, port = bound.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+@contextmanager
+def _pid_file(path: Path | None) -> Iterator[None]:
+    """Our pid in a file for as long as the server runs. Raises ServiceFailed when another one's is in it."""
+    if path is None:
+        yield
+        return
+    if (other := running_pid(path)) is not None:
+        raise ServiceFailed(
+            f"{path} says that mandate serve already runs as pid {other}",
+            hint=f"stop it with `kill {other}`, or choose another --pid-file",
+        )
+    _write_atomically(path, f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            if path.read_text().strip() == str(os.getpid()):
+                path.unlink()
+
+
+def running_pid(path: Path) -> int | None:
+    """The pid in a pid file if a `mandate serve` other than this process has it."""
+    try:
+        pid = int(path.read_text())
+        command = psutil.Process(pid).cmdline()
+    except (OSError, ValueError, OverflowError, psutil.Error):
+        return None
+    ours = "serve" in command and any("mandate" in part for part in command)
+    return pid if ours and pid != os.getpid() else None
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise UsageError(f"--pid-file {path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,26 @@
+-- A page of decisions with their latest verdict, newest first.
+SELECT d.timestamp::text AS position_1, d.decision_id::text AS position_2,
+    json_build_object(
+        'decision_id', d.decision_id, 'organization_id', d.organization_id, 'domain', d.domain,
+        'intent', d.intent, 'stage', d.stage, 'actor', d.actor, 'target', d.target,
+        'context', d.context, 'scope', d.scope, 'timestamp', d.timestamp,
+        'spec_id', d.spec_id, 'spec_version', d.spec_version, 'verdict', v.verdict
+    )::text AS body
+FROM decision d
+LEFT JOIN verdict v ON v.decision_id = d.decision_id AND NOT EXISTS (
+    SELECT FROM mandate.verdict_events later
+    WHERE later.decision_id = v.decision_id AND (later.timestamp, later.verdict_id) > (v.timestamp, v.verdict_id)
+)
+WHERE (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_id)s)
+    AND (%(intent)s::text IS NULL OR d.intent = %(intent)s)
+    AND (%(stage)s::mandate.stage IS NULL OR d.stage = %(stage)s)
+    AND (%(actor)s::text IS NULL OR d.actor = %(actor)s)
+    AND (%(target)s::text IS NULL OR d.target = %(target)s)
+    AND (%(verdict)s::mandate.verdict IS NULL OR v.verdict = %(verdict)s)
+    AND (%(scope_keys)s::text[] IS NULL OR v.verdict_id IS NOT NULL)
+    AND (%(since)s::timestamptz IS NULL OR d.timestamp >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR d.timestamp < %(until)s)
+    AND (%(after_1)s::text IS NULL
+        OR (d.timestamp, d.decision_id) < (%(after_1)s::text::timestamptz, %(after_2)s::text::uuid))
+ORDER BY d.timestamp DESC, d.decision_id DESC
+LIMIT %(limit)s

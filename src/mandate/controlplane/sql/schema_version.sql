@@ -1,0 +1,14 @@
+-- Which version of Mandate's schema this database has: 7, 8, or NULL when it is neither.
+SELECT CASE
+    WHEN NOT bool_or(column_name = 'decision_events.domain_id') AND bool_or(column_name = 'decision_events.domain')
+        AND NOT bool_or(column_name = 'domains.domain_id') AND bool_or(column_name = 'domains.domain') THEN 8
+    WHEN bool_or(column_name = 'decision_events.domain_id') AND bool_or(column_name = 'domains.domain_id')
+        AND bool_or(column_name = 'domains.name') THEN 7
+END AS version
+FROM (
+    SELECT c.relname || '.' || a.attname AS column_name
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'mandate')
+        AND c.relname IN ('domains', 'decision_events')
+) columns

@@ -1,0 +1,24 @@
+-- How a version 7 database spells the relations that every statement reads. The domain is its UUID's name.
+WITH domain AS NOT MATERIALIZED (
+    SELECT organization_id, name AS domain, description, metadata, created_at
+    FROM mandate.domains
+    WHERE %(domain_keys)s::text[] IS NULL OR domain_id = ANY (%(domain_keys)s::text[]::uuid[])
+), decision AS NOT MATERIALIZED (
+    SELECT d.decision_id, d.organization_id, n.name AS domain, d.intent, d.stage, d.actor, d.target,
+        d.context, d.scope, d.timestamp, d.spec_id, d.spec_version
+    FROM mandate.decision_events d
+    LEFT JOIN mandate.domains n ON n.domain_id = d.domain_id
+    WHERE %(domain_keys)s::text[] IS NULL OR d.domain_id = ANY (%(domain_keys)s::text[]::uuid[])
+), verdict AS NOT MATERIALIZED (
+    SELECT v.verdict_id, v.organization_id, n.name AS domain, v.decision_id, v.snapshot_id, v.verdict,
+        v.matched_policy_ids, v.spec_id, v.spec_version, v.scope_id::text AS scope_id, v.owning_team, v.timestamp
+    FROM mandate.verdict_events v
+    LEFT JOIN mandate.domains n ON n.domain_id = v.domain_id
+    WHERE (%(domain_keys)s::text[] IS NULL OR v.domain_id = ANY (%(domain_keys)s::text[]::uuid[]))
+        AND (%(scope_keys)s::text[] IS NULL OR v.scope_id = ANY (%(scope_keys)s::text[]::uuid[]))
+), entry AS NOT MATERIALIZED (
+    SELECT t.entry_id, t.organization_id, n.name AS domain, t.decision_id, t.intent, t.stage, t.actor, t.target,
+        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp
+    FROM mandate.audit_timeline_entries t
+    LEFT JOIN mandate.domains n ON n.domain_id = t.domain_id
+)

@@ -1,0 +1,33 @@
+-- How a version 8 database spells the relations that every statement reads.
+-- `version_8` is joined by its key and never read: the planner drops the join, and on a database that went back to
+-- version 7 the statement is refused instead of reading columns that only look alike.
+WITH domain AS NOT MATERIALIZED (
+    SELECT organization_id, domain, description, metadata, created_at
+    FROM mandate.domains
+    WHERE %(domain_keys)s::text[] IS NULL
+        OR (domain = ANY (%(domain_keys)s::text[]) AND organization_id = ANY (%(domain_organizations)s::text[]::uuid[]))
+), decision AS NOT MATERIALIZED (
+    SELECT d.decision_id, d.organization_id, d.domain, d.intent, d.stage, d.actor, d.target,
+        d.context, d.scope, d.timestamp, d.spec_id, d.spec_version
+    FROM mandate.decision_events d
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = d.organization_id AND version_8.domain = d.domain
+    WHERE %(domain_keys)s::text[] IS NULL
+        OR (d.domain = ANY (%(domain_keys)s::text[]) AND d.organization_id = ANY (%(domain_organizations)s::text[]::uuid[]))
+), verdict AS NOT MATERIALIZED (
+    SELECT v.verdict_id, v.organization_id, v.domain, v.decision_id, v.snapshot_id, v.verdict,
+        v.matched_policy_ids, v.spec_id, v.spec_version, v.scope_id, v.owning_team, v.timestamp
+    FROM mandate.verdict_events v
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = v.organization_id AND version_8.domain = v.domain
+    WHERE (%(domain_keys)s::text[] IS NULL
+            OR (v.domain = ANY (%(domain_keys)s::text[])
+                AND v.organization_id = ANY (%(domain_organizations)s::text[]::uuid[])))
+        AND (%(scope_keys)s::text[] IS NULL OR v.scope_id = ANY (%(scope_keys)s::text[]))
+), entry AS NOT MATERIALIZED (
+    SELECT t.entry_id, t.organization_id, t.domain, t.decision_id, t.intent, t.stage, t.actor, t.target,
+        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp
+    FROM mandate.audit_timeline_entries t
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = t.organization_id AND version_8.domain = t.domain
+)

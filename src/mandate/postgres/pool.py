@@ -1,0 +1,116 @@
+"""A pool of read-only asynchronous connections for a service that outlives its database's restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from psycopg import AsyncConnection, OperationalError
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from mandate.errors import DatabaseUnavailable
+from mandate.postgres.connection import Params, Query, Row, Target, translate, translated
+
+# Given at connection time, so that no SET ever changes a connection that somebody else gets next.
+_SERVER_SETTINGS = {
+    "default_transaction_read_only": "on",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    # Optional filters fold away only in a plan made for the values at hand.
+    "plan_cache_mode": "force_custom_plan",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+# Notice a peer that vanished without a word.
+_CLIENT_SETTINGS: dict[str, Any] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
+class Pool:
+    """Read-only autocommit connections; every method raises errors.DatabaseError or a subclass.
+
+    `target` is asked again for each new connection: an embedded server may come back on another port.
+    """
+
+    def __init__(
+        self,
+        target: Callable[[], Target],
+        *,
+        application_name: str,
+        size: int,
+        statement_timeout_seconds: float = 10.0,
+        wait_seconds: float = 3.0,
+    ) -> None:
+        self._target = target
+        self._application_name = application_name
+        self._statement_timeout_ms = round(statement_timeout_seconds * 1000)
+        self._pool: AsyncConnectionPool[AsyncConnection[Row]] = AsyncConnectionPool(
+            self._conninfo,
+            connection_class=AsyncConnection[Row],
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            check=AsyncConnectionPool.check_connection,
+            min_size=1,
+            max_size=size,
+            max_waiting=50 * size,
+            timeout=wait_seconds,
+            # As long as a caller waits and no longer: the next caller begins a new attempt at once
+            # instead of waiting out a back-off that has grown to minutes.
+            reconnect_timeout=wait_seconds,
+            name=application_name,
+            open=False,
+        )
+
+    def _conninfo(self) -> str:
+        target = self._target()
+        given = target.parameters.get("options", "")
+        settings = {**_SERVER_SETTINGS, "statement_timeout": str(self._statement_timeout_ms)}
+        options = " ".join([given, *(f"-c {name}={value}" for name, value in settings.items())])
+        return make_conninfo(
+            "",
+            **{
+                **_CLIENT_SETTINGS,
+                **target.parameters,
+                "dbname": target.database,
+                "application_name": self._application_name,
+                "options": options.strip(),
+            },
+        )
+
+    async def open(self) -> None:
+        """Begin to connect; returns at once, whether or not the server is there."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close every connection, waiting a little for those in use."""
+        await self._pool.close(timeout=5.0)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def rows(self, query: Query, params: Params = None) -> list[Row]:
+        """All rows of one read-only statement. It runs once more when its connection turns out to be lost."""
+        with translated():
+            async with self._pool.connection() as connection:
+                try:
+                    return await _fetch(connection, query, params)
+                except OperationalError as error:
+                    if not isinstance(translate(error), DatabaseUnavailable):
+                        raise
+            async with self._pool.connection() as connection:
+                return await _fetch(connection, query, params)
+
+
+async def _fetch(connection: AsyncConnection[Row], query: Query, params: Params) -> list[Row]:
+    cursor = await connection.execute(query, params)
+    return await cursor.fetchall()
