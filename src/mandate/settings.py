@@ -126,6 +126,9 @@ class RunSettings(Section):
 
     directory: Path = Field(Path("runs"), description="one directory per run is made in here")
     mapping: Path | None = Field(None, description="reviewed 008.toml; ./008.toml if it is there")
+    signing_key: Path | None = Field(
+        None, description="Ed25519 key (PEM) that signs evidence.json; the user's own, made once"
+    )
 
 
 class ServeSettings(Section):
@@ -214,7 +217,16 @@ def _read_toml(path: Path | None) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
 
 
-_PATH_KEYS = {"data_dir", "compose_file", "pid_file", "log_file", "directory", "mapping", "log_dir"}
+_PATH_KEYS = {
+    "compose_file",
+    "data_dir",
+    "directory",
+    "log_dir",
+    "log_file",
+    "mapping",
+    "pid_file",
+    "signing_key",
+}
 
 
 def _absolute_paths(value: Any, path: Path | None) -> Any:

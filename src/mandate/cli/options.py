@@ -50,12 +50,12 @@ P = ParamSpec("P")
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
     """Wrap a command: our errors become messages and exit codes, signals 130 and 143.
 
-    The command's parameters must include `format`.
+    The command's parameters must include `format`; any other than json is for people.
     """
 
     @functools.wraps(function)
     def framed(*args: P.args, **kwargs: P.kwargs) -> None:
-        format = Format(str(kwargs.get("format", Format.TEXT)))
+        format = Format.JSON if str(kwargs.get("format")) == Format.JSON else Format.TEXT
         signal.signal(signal.SIGTERM, _on_sigterm)
         try:
             code = function(*args, **kwargs)
