@@ -264,7 +264,11 @@ def _logs(step: StepRecord) -> Finding:
     if findings:
         first = findings[0]
         return False, f"{len(findings)} lines, first {first.get('file')}:{first.get('line')}"
-    return True, f"{logs.get('lines', 0)} lines in {len(logs['files'])} files since the run began"
+    files = len(logs["files"])
+    return (
+        True,
+        f"{logs.get('lines', 0)} lines in {files} file{'' if files == 1 else 's'} since the run began",
+    )
 
 
 def _archived(record: RunRecord) -> Finding:

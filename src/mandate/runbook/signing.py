@@ -120,3 +120,9 @@ def public_pem(key: Ed25519PublicKey) -> str:
 def fingerprint(key: Ed25519PublicKey) -> str:
     """SHA-256 of the DER SubjectPublicKeyInfo, in hex (`openssl pkey -pubin -outform DER | sha256sum`)."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def own_fingerprint() -> str | None:
+    """The fingerprint of the user's own key; None when there is none (none is made for the asking)."""
+    path = default_key_path().with_suffix(".pub.pem")
+    return fingerprint(public_key(path)) if path.is_file() else None

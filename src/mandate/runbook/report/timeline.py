@@ -1,0 +1,166 @@
+"""Planned against actual, step by step, and the guide's own timeline table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mandate.runbook.checklist import evidence_of, items
+from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.report.words import aware
+
+# "Timeline Summary" of the guide: row, step that it is, minutes, critical as printed there.
+_GUIDE = (
+    ("Pre-execution setup", "rehearse", "15 min", "⚠️"),
+    ("Services stop", "stop", "5 min", "Yes"),
+    ("Database backup", "backup", "10-60 min", "YES"),
+    ("Pre-migration checks", "check", "5 min", "Yes"),
+    ("Migration execution", "migrate", "5-30 min", "Yes"),
+    ("Post-migration checks", "verify", "5-10 min", "Yes"),
+    ("Constraint testing", "probe", "5 min", "Yes"),
+    ("Services restart", "restart", "5 min", "Yes"),
+    ("Smoke tests", "smoke", "15 min", "⚠️"),
+)
+GUIDE_TOTAL = "60-150 min"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of the time axis, both in 0..1."""
+
+    start: float
+    length: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A step on the axis of working time: time between steps (a pause, a resume) takes no room."""
+
+    step: StepRecord
+    planned_seconds: float | None
+    seconds: float | None
+    planned: Span | None
+    actual: Span | None
+    no_return: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All bars and the length of the axis in seconds; `idle_seconds` is what lies between the steps."""
+
+    bars: tuple[Bar, ...]
+    axis_seconds: float
+    working_seconds: float
+    planned_seconds: float | None
+    idle_seconds: float
+    no_return_at: datetime | None
+    no_return_named: bool
+
+
+@dataclass(frozen=True)
+class GuideRow:
+    """A row of the guide's timeline table with what was rehearsed and what it took."""
+
+    name: str
+    guide: str
+    critical: str
+    rehearsed: float | None
+    actual: float | None
+    status: str
+
+
+def timeline(record: RunRecord, now: datetime | None = None) -> Timeline:
+    """The run's bars. `now` ends the bar of a step that is still running."""
+    plans = [planned(record, step) for step in record.steps]
+    actuals = [_actual(step, now) for step in record.steps]
+    working = sum(took for took in actuals if took is not None)
+    known = [plan for plan in plans if plan is not None]
+    axis = max(working, sum(known), 0.001)
+    bars = []
+    for step, plan, took, before, start in zip(
+        record.steps, plans, actuals, _starts(plans), _starts(actuals), strict=True
+    ):
+        bars.append(
+            Bar(
+                step,
+                plan,
+                took,
+                None if plan is None else Span(before / axis, plan / axis),
+                None if took is None else Span(start / axis, took / axis),
+                step.name == record.point_of_no_return,
+            )
+        )
+    mark = record.step(record.point_of_no_return)
+    return Timeline(
+        tuple(bars),
+        axis,
+        working,
+        sum(known) if known else None,
+        max(0.0, _elapsed(record, now) - working),
+        mark.started_at if mark else None,
+        mark is not None,
+    )
+
+
+def planned(record: RunRecord, step: StepRecord) -> float | None:
+    """What the plan or the rehearsal says a step takes, in seconds."""
+    if step.planned_seconds is not None:
+        return step.planned_seconds
+    rehearsal = record.step("rehearse")
+    for rehearsed in items(evidence_of(rehearsal).get("steps")) if rehearsal else []:
+        took = rehearsed.get("seconds")
+        if rehearsed.get("name") == step.name and isinstance(took, int | float):
+            return float(took)
+    return None
+
+
+def _actual(step: StepRecord, now: datetime | None) -> float | None:
+    if step.seconds is not None:
+        return max(0.0, step.seconds)
+    if step.status == "running" and step.started_at and now:
+        return max(0.0, (aware(now) - aware(step.started_at)).total_seconds())
+    return None
+
+
+def _starts(lengths: Sequence[float | None]) -> list[float]:
+    """Where each part begins when they are laid end to end."""
+    starts, at = [], 0.0
+    for length in lengths:
+        starts.append(at)
+        at += length or 0.0
+    return starts
+
+
+def _elapsed(record: RunRecord, now: datetime | None) -> float:
+    end = record.finished_at or now
+    return (aware(end) - aware(record.started_at)).total_seconds() if end else 0.0
+
+
+def downtime_seconds(record: RunRecord) -> float | None:
+    """From the start of `stop` to the end of `restart`: how long the services were away."""
+    stop, restart = record.step("stop"), record.step("restart")
+    if not stop or not restart or stop.status != "passed" or restart.status != "passed":
+        return None
+    if stop.started_at is None or restart.finished_at is None:
+        return None
+    away: timedelta = aware(restart.finished_at) - aware(stop.started_at)
+    return away.total_seconds()
+
+
+def guide_rows(record: RunRecord) -> tuple[GuideRow, ...]:
+    """The guide's "Timeline Summary", row by row, without its total."""
+    rows = []
+    for name, step_name, minutes, critical in _GUIDE:
+        step = record.step(step_name)
+        rows.append(
+            GuideRow(
+                name,
+                minutes,
+                critical,
+                planned(record, step) if step else None,
+                step.seconds if step else None,
+                step.status if step else "pending",
+            )
+        )
+    return tuple(rows)

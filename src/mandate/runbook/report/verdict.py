@@ -1,0 +1,242 @@
+"""What a run comes to, in words: one headline, what happened, what to do next. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mandate.runbook.checklist import criteria, evidence_of, items, rolled_back
+from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.report.words import plural, seconds
+
+Tone = Literal["good", "warn", "bad", "running"]
+
+# Before the migrating step nothing of the migrated schema has been touched.
+_BEFORE_MIGRATE = frozenset({"stop", "backup", "rehearse", "check"})
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something to do next; `command` is what to type, when there is one."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`state` says in one phrase which schema the database has now."""
+
+    tone: Tone
+    headline: str
+    lead: str
+    state: str
+    next: tuple[Action, ...]
+
+
+def verdict(record: RunRecord) -> Verdict:
+    """The verdict on a run as it stands."""
+    name = f"Migration {record.migration}"
+    if rolled_back(record):
+        return _rolled_back(record, name)
+    judge = {
+        "complete": _complete,
+        "running": _running,
+        "waiting": _waiting,
+        "interrupted": _interrupted,
+    }.get(record.status, _failed)
+    return judge(record, name)
+
+
+def failed_step(record: RunRecord) -> StepRecord | None:
+    """The step that failed, if one did."""
+    return next((step for step in record.steps if step.status == "failed"), None)
+
+
+def proven(record: RunRecord) -> tuple[int, int]:
+    """Rows and tables whose fingerprints are equal before and after; (0, 0) when one is not."""
+    step = record.step("verify")
+    tables = items(evidence_of(step).get("fingerprints")) if step else []
+    if not all(table.get("equal") is True for table in tables):
+        return 0, 0
+    return sum(_int(table.get("rows_after")) for table in tables), len(tables)
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _complete(record: RunRecord, name: str) -> Verdict:
+    open_lines = [tick for tick in criteria(record) if not tick.ticked]
+    rows, tables = proven(record)
+    proof = (
+        f"{plural(rows, 'row')} in {plural(tables, 'table')} proven equal before and after."
+        if rows
+        else "No fingerprints were recorded, so row contents are not proven."
+    )
+    keep = Action(
+        "Keep the backup and this run directory; check its signature wherever it is kept.",
+        f"mandate report --verify {shlex.quote(record.directory)}",
+    )
+    watch = Action("Watch the application logs for errors about domains; test calls filtered by domain.")
+    if not open_lines:
+        return Verdict("good", f"{name} is complete", proof, _state(record), (watch, keep))
+    count = plural(len(open_lines), "success criterion", "success criteria")
+    look = Action(f"Look at what is open: {'; '.join(tick.text for tick in open_lines)}.")
+    headline = f"{name} is complete, {count} not met or not looked at"
+    return Verdict("warn", headline, proof, _state(record), (look, watch, keep))
+
+
+def _running(record: RunRecord, name: str) -> Verdict:
+    done = sum(step.status in ("passed", "skipped") for step in record.steps)
+    current = next((step for step in record.steps if step.status == "running"), None)
+    doing = f"Now: {current.title}." if current else "Between two steps."
+    lead = f"{done} of {len(record.steps)} steps are done. {doing}"
+    return Verdict(
+        "running",
+        f"{name} is running",
+        lead,
+        _state(record),
+        (Action("Watch it.", "mandate watch"), Action("Make this report again when it has ended.")),
+    )
+
+
+def _waiting(record: RunRecord, name: str) -> Verdict:
+    current = next((step for step in record.steps if step.status not in ("passed", "skipped")), None)
+    before = f" before “{current.title}”" if current else ""
+    return Verdict(
+        "warn",
+        f"{name} awaits approval",
+        f"The run stopped at a go/no-go point{before}.",
+        _state(record),
+        (Action("Read this report, then continue the run.", f"mandate run {record.migration}"),),
+    )
+
+
+def _interrupted(record: RunRecord, name: str) -> Verdict:
+    current = next((step for step in record.steps if step.status in ("interrupted", "running")), None)
+    where = f" during “{current.title}”" if current else ""
+    return Verdict(
+        "warn",
+        f"{name} was interrupted{where}",
+        "The conductor ended before the run did.",
+        _state(record),
+        (
+            Action("See where it stands.", "mandate status"),
+            Action("Continue; steps that are done are not repeated.", f"mandate run {record.migration}"),
+        ),
+    )
+
+
+def _rolled_back(record: RunRecord, name: str) -> Verdict:
+    step = record.step("rollback")
+    took = f" in {seconds(step.seconds)}" if step and step.seconds is not None else ""
+    failed = failed_step(record)
+    why = f" after “{failed.title}” failed" if failed else ""
+    return Verdict(
+        "warn",
+        f"{name} was rolled back",
+        f"The database is back as it was{took}{why}. A run that was rolled back is a failed run.",
+        _state(record),
+        (
+            Action("Find out why before trying again.", f"mandate diagnose {record.migration}"),
+            *_after_rollback(step),
+        ),
+    )
+
+
+def _after_rollback(step: StepRecord | None) -> tuple[Action, ...]:
+    evidence = evidence_of(step) if step else {}
+    actions = []
+    written = evidence.get("written_since")
+    rows = sum(map(_int, written.values())) if isinstance(written, dict) else 0
+    if rows:
+        text = f"{plural(rows, 'row')} written since the backup are not in the database: see the export"
+        actions.append(Action(f"{text} in {evidence.get('export')}."))
+    if kept := evidence.get("database_kept"):
+        actions.append(Action(f"The migrated database is kept as {kept}; drop it when it is not needed."))
+    return tuple(actions)
+
+
+def _failed(record: RunRecord, name: str) -> Verdict:
+    step = failed_step(record)
+    if step is None:
+        status = Action("See where it stands.", "mandate status")
+        return Verdict("bad", f"{name} failed", "No step says why.", _state(record), (status,))
+    error = step.error or {}
+    message = str(error.get("message") or step.summary or "no reason was recorded").rstrip(".")
+    hint = str(error.get("hint") or "")
+    advice = _advice(record, step, error.get("code"))
+    actions = [action for action in advice if not action.command or f"`{action.command}`" not in hint]
+    return Verdict(
+        "bad",
+        f"{name} stopped: {_lower(step.title)} failed",
+        _sentence(message),
+        _state(record),
+        (*([Action(_sentence(hint))] if hint else []), *actions),
+    )
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "`")) else f"{text}."
+
+
+def _lower(title: str) -> str:
+    """A title inside a sentence; names such as API keep their capitals."""
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _advice(record: RunRecord, step: StepRecord, code: Any) -> tuple[Action, ...]:
+    again = Action("Then run it again; it continues where it stopped.", f"mandate run {record.migration}")
+    diagnose = Action("Show each problem with its fix.", f"mandate diagnose {record.migration}")
+    back = Action(
+        "If it cannot be put right, bring version 7 back. What was written since is exported first.",
+        f"mandate rollback {record.migration} --from-backup",
+    )
+    if code == "may-have-committed":
+        return (Action("Find out whether it committed, before anything else.", "mandate status"), again)
+    if step.name == "check":
+        return (diagnose, again)
+    if step.name in _BEFORE_MIGRATE or step.name == "migrate":
+        return (again,)
+    return (diagnose, back)
+
+
+def _state(record: RunRecord) -> str:
+    """Which schema the database has, and whether the services are away, as far as the record shows."""
+    away = "" if record.status == "complete" else " The services are still stopped."
+    return _schema_state(record) + (away if _services_stopped(record) else "")
+
+
+def _services_stopped(record: RunRecord) -> bool:
+    stop, restart = record.step("stop"), record.step("restart")
+    services = evidence_of(stop).get("services") if stop else None
+    if not isinstance(services, Mapping) or not services.get("stopped"):
+        return False
+    return not rolled_back(record) and (restart is None or restart.status == "pending")
+
+
+def _schema_state(record: RunRecord) -> str:
+    migrate = record.step("migrate")
+    if rolled_back(record):
+        return "The database is as it was before the migration."
+    if migrate is None or migrate.status == "pending":
+        return "Nothing was changed: the migrating step has not run."
+    if (migrate.error or {}).get("code") == "may-have-committed":
+        return "Not known: the connection was lost while committing."
+    return {
+        "passed": "The database is migrated." + _back(record),
+        "failed": "The database is unchanged: the migration is one transaction and was undone.",
+        "skipped": "The migrating step was skipped.",
+    }.get(migrate.status, "The migrating step has not reported its end: wholly old or wholly new.")
+
+
+def _back(record: RunRecord) -> str:
+    restart = record.step("restart")
+    if restart is not None and restart.status == "passed":
+        return " The services are back."
+    if restart is not None and restart.status in ("failed", "running", "interrupted"):
+        return " The services may be writing to it."
+    return ""
