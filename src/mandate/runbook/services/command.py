@@ -29,7 +29,7 @@ class Command:
     def stop(self, reporter: Reporter) -> list[str]:
         if self._status and not self.running():
             return []
-        reporter.line(f"$ {' '.join(self._stop)}")
+        reporter.line(f"$ {program.shown(self._stop)}")
         program.run(self._stop, self._stop_timeout)
         if self.running():
             raise program.failed(self._status, program.Result(0, "the services still run", ""))
@@ -37,7 +37,7 @@ class Command:
 
     def start(self, reporter: Reporter, names: Sequence[str] = ()) -> list[str]:
         if not self.running():
-            reporter.line(f"$ {' '.join(self._start)}")
+            reporter.line(f"$ {program.shown(self._start)}")
             program.run(self._start, self._start_timeout)
         return [NAME]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -66,8 +67,9 @@ def _write(path: Path, text: str, pid_file: Path) -> None:
 
 def forget(pid_file: Path) -> None:
     """Remove both files; the service may have removed its own already."""
-    pid_file.unlink(missing_ok=True)
-    path_beside(pid_file).unlink(missing_ok=True)
+    for path in (pid_file, path_beside(pid_file)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def find(pid_file: Path, command: Sequence[str]) -> tuple[psutil.Process | None, str | None]:

@@ -138,7 +138,13 @@ def _start(one: ProcessSettings, reporter: Reporter) -> None:
         reporter.line(f"{one.name}: {strange}")
     identity.forget(one.pid_file)
     child = _launch(one)
-    process = _settled(one, child)
+    try:
+        process = _settled(one, child)
+    except BaseException:
+        # Without its identity on disk nobody could stop it again.
+        child.kill()
+        child.wait()
+        raise
     reporter.line(f"{one.name}: started as process {process.pid}")
 
 
@@ -159,7 +165,7 @@ def _launch(one: ProcessSettings) -> subprocess.Popen[bytes]:
         raise ServiceFailed(
             f"{one.name}: {error.filename or one.command[0]}: {error.strerror}",
             hint="check services.process in mandate.toml",
-            command=one.command,
+            command=program.shown(one.command),
         ) from None
 
 

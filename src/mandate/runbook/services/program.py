@@ -48,6 +48,11 @@ def tail_of_file(path: Path, lines: int = TAIL_LINES) -> str:
         return ""
 
 
+def shown(argv: Sequence[str]) -> str:
+    """A command line for people, passwords redacted."""
+    return redact(" ".join(argv))
+
+
 def with_log(message: str, log: str) -> str:
     """The message and, indented below it, what the service said last."""
     return message + "".join(f"\n  | {line}" for line in log.splitlines())
@@ -67,7 +72,7 @@ def attempt(argv: Sequence[str], timeout_seconds: float) -> Result:
             raise ServiceFailed(
                 f"{argv[0]} cannot be run: {error.strerror or error}",
                 hint="check services in mandate.toml and PATH",
-                command=list(argv),
+                command=shown(argv),
             ) from None
         try:
             returncode = process.wait(timeout_seconds)
@@ -75,10 +80,10 @@ def attempt(argv: Sequence[str], timeout_seconds: float) -> Result:
             _end(process)
             said = _read(err) or _read(out)
             raise ServiceFailed(
-                f"`{' '.join(argv)}` did not finish within {timeout_seconds:g} s and was ended"
+                f"`{shown(argv)}` did not finish within {timeout_seconds:g} s and was ended"
                 f"{_colon(tail(said))}",
                 hint="see what holds it up, or raise the timeout in [services] of mandate.toml",
-                command=list(argv),
+                command=shown(argv),
             ) from None
         except BaseException:
             _end(process)
@@ -99,9 +104,9 @@ def failed(argv: Sequence[str], result: Result, hint: str | None = None) -> Serv
     code = result.returncode
     how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
     return ServiceFailed(
-        f"`{' '.join(argv)}` {how}{_colon(result.said or 'it said nothing')}",
+        f"`{shown(argv)}` {how}{_colon(result.said or 'it said nothing')}",
         hint=hint,
-        command=list(argv),
+        command=shown(argv),
         returncode=code,
     )
 
