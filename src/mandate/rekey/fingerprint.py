@@ -72,7 +72,7 @@ def fingerprint(
     a query must be qualified: only pg_catalog is on the search path. Raises DatabaseError, also when row
     level security would hide rows.
     """
-    with _canonical(session):
+    with canonical(session):
         if isinstance(source, sql.Identifier):
             return _measure(session, source, columns)
         return _measure(session, sql.SQL("({})").format(source), columns)
@@ -94,7 +94,7 @@ def fingerprint_schema(
     with one_snapshot(session, workers), ExitStack() as stack:
         rows = tables(session, schemas)
         for each in (session, *workers):
-            stack.enter_context(_canonical(each))
+            stack.enter_context(canonical(each))
         found = {row["name"]: Fingerprint() for row in rows}
         chunks = [chunk for row in rows for chunk in _chunks(row)]
         total = sum(chunk.bytes for chunk in chunks)
@@ -128,7 +128,7 @@ def one_snapshot(session: Session, workers: Sequence[Session] = ()) -> Iterator[
 
 
 @contextmanager
-def _canonical(session: Session) -> Iterator[None]:
+def canonical(session: Session) -> Iterator[None]:
     """A transaction in which values have one text; the caller's own transaction gets its settings back."""
     with session.transaction():
         before = session.rows(

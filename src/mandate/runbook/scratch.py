@@ -21,6 +21,7 @@ SCRATCH = "scratch"
 RESTORED = "restored"
 BEFORE_ROLLBACK = "before-rollback"
 STANDALONE = "backup-"
+PROVEN = "proven"
 
 # By content: pg_restore writes the pages that a sparse object had not.
 _LARGE_OBJECTS = sql.SQL(
@@ -95,9 +96,14 @@ class Copy:
     tables: Mapping[str, Fingerprint]
 
 
+def identifier(run_id: str) -> str:
+    """A run id as part of a database's name, which psql takes without quotes."""
+    return re.sub(r"[^a-z0-9]", "_", run_id.lower())[-32:]
+
+
 def name_for(run_id: str) -> str:
     """The scratch database of a run."""
-    return database.derived_name("mandate_scratch", "_" + re.sub(r"[^a-z0-9]", "_", run_id.lower())[-40:])
+    return f"mandate_scratch_{identifier(run_id)}"
 
 
 def restore(
@@ -123,7 +129,7 @@ def restore(
         database.apply_properties(session, name, expected.properties)
         found = _measure(work, name)
         require_equal(expected.tables, found)
-        database.set_mark(session, name, Mark(purpose, work.run_id, work.target.database, "proven"))
+        database.set_mark(session, name, Mark(purpose, work.run_id, work.target.database, PROVEN))
     return Copy(name, seconds, found)
 
 
