@@ -170,11 +170,11 @@ def _evidence_path(subject: str, run: str | None, loaded: Loaded) -> Path:
 
 
 def _good(found: Verification) -> str:
-    predicate = found.predicate or {}
+    signed = found.predicate or {}
     return "\n".join(
         (
             f"good: {found.bundle}",
-            f"run {predicate.get('run')} of migration {predicate.get('migration')}: {predicate.get('status')}",
+            f"run {signed.get('run')} of migration {signed.get('migration')}: {signed.get('status')}",
             f"{found.files} files are what they were when they were signed; none is missing or added",
             f"key {found.key_fingerprint}",
             _meaning(found),
