@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mandate
-from mandate.cli import db, db_seed, doctor, serve, smoke, watch
+from mandate.cli import db, db_seed, doctor, report, serve, smoke, watch
 
 app = typer.Typer(
     name="mandate",
@@ -23,6 +23,7 @@ app.add_typer(db.app, name="db")
 watch.register(app)
 app.command("smoke")(smoke.command)
 app.command()(doctor.doctor)
+app.command()(report.report)
 app.command()(serve.serve)
 
 
