@@ -154,9 +154,7 @@ def _service(stage: Stage, keep: bool, reporter: output.ConsoleReporter) -> Iter
     chosen = stage.loaded.settings
     adapter = services.adapter(chosen.services)
     started = adapter.start(reporter)
-    readiness.wait(
-        readiness.url(chosen), adapter, started, chosen.services.ready_timeout_seconds, reporter
-    )
+    readiness.wait(readiness.url(chosen), adapter, started, chosen.services.ready_timeout_seconds, reporter)
     reporter.line(f"mandate serve answers at {stage.loaded.settings.smoke.base_url}")
     try:
         yield

@@ -90,16 +90,18 @@ def run(
 def conduct_and_show(request: conduct.Request, format: Format) -> int:
     """Conduct a run with its progress on stderr and its result on stdout; the exit code."""
     reporter = output.ConsoleReporter(format)
-    screen = _Screen(reporter, request)
-    watcher = conduct.Watcher(
-        reporter, screen.approve, screen.started, screen.step_started, screen.step_ended
-    )
-    result = conduct.run(request, watcher)
+    result = conduct.run(request, watcher(request, reporter))
     if result.record is None or result.nothing is not None:
         data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
         output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
         return 0
     return finish(result.record, result.error, request.settings, format)
+
+
+def watcher(request: conduct.Request, reporter: output.ConsoleReporter) -> conduct.Watcher:
+    """Who shows a run on this terminal."""
+    screen = _Screen(reporter, request)
+    return conduct.Watcher(reporter, screen.approve, screen.started, screen.step_started, screen.step_ended)
 
 
 def finish(record: RunRecord, error: MandateError | None, chosen: settings.Settings, format: Format) -> int:

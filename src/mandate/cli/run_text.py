@@ -53,8 +53,8 @@ def step_begins(step: StepRecord) -> str:
 def step_ends(step: StepRecord) -> Iterator[str]:
     """What a step came to."""
     clock = f"{datetime.now().astimezone():%H:%M:%S}"
-    took = f" [{seconds(step.seconds)}]" if step.seconds is not None else ""
-    yield from wrapped(f"{step.summary}{took}", f"{clock} {_MARKS[step.status]} {step.name:<9} ")
+    took = seconds(step.seconds) if step.seconds is not None else ""
+    yield from wrapped(step.summary, f"{clock} {_MARKS[step.status]} {step.name:<9} {took:>7}  ")
     for warning in step.warnings:
         yield from wrapped(warning, " " * 14 + "warning: ")
 

@@ -183,12 +183,22 @@ def judge(expect: str, result: str) -> Status:
 
 
 def _title_and_result(check: str, expect: str, rows: Sequence[Row]) -> tuple[str, str]:
-    if expect == "rows":
-        return check.replace("_", " "), f"{len(rows)} rows"
-    if not rows:
-        return check.replace("_", " "), ""
-    values = list(rows[0].values())
-    return str(values[0]), _text(values[1]) if len(values) > 1 else _text(values[0])
+    """What is shown of a check. Several rows of a `zero` check count together: none may differ from 0."""
+    name = check.replace("_", " ")
+    if expect == "rows" or not rows:
+        return name, f"{len(rows)} rows" if expect == "rows" else ""
+    pairs = [(str(title), _text(result)) for title, result in (_pair(row, name) for row in rows)]
+    if len(pairs) == 1:
+        return pairs[0]
+    if expect != "zero" or not all(result.isdigit() for _, result in pairs):
+        return name, "; ".join(f"{title}: {result}" for title, result in pairs)
+    bad = [(title, int(result)) for title, result in pairs if int(result)]
+    return "; ".join(title for title, _ in bad) or name, str(sum(result for _, result in bad))
+
+
+def _pair(row: Row, name: str) -> tuple[Any, Any]:
+    values = list(row.values())
+    return (values[0], values[1]) if len(values) > 1 else (name, values[0])
 
 
 def _text(value: Any) -> str:

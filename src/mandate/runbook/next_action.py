@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mandate.errors import MandateError, NeedsPerson, UsageError
 from mandate.runbook.record import RunRecord, StepRecord
 
+TARGET_VERSION = 8
 REDONE_ON_RESUME = frozenset({"stop", "check"})
 OPTIONAL = frozenset({"rehearse", "probe", "restart", "smoke", "record"})
 
@@ -42,7 +43,7 @@ class Refuse:
 Action = Begin | Resume | Nothing | Refuse
 
 
-def decide(latest: RunRecord | None, schema_version: int, *, target_version: int = 8) -> Action:
+def decide(latest: RunRecord | None, schema_version: int, *, target_version: int = TARGET_VERSION) -> Action:
     """What to do about a database at `schema_version` whose newest run is `latest`."""
     if schema_version == target_version:
         return _on_migrated(latest)

@@ -34,7 +34,8 @@ def failed(report: checks.Report, evidence: dict[str, object]) -> CheckFailed:
     """The error that names what failed."""
     names = ", ".join(check.id for check in report.failing())
     return CheckFailed(
-        f"{len(report.failing())} of {len(report.checks)} pre-checks did not pass: {names}; nothing was changed",
+        f"{len(report.failing())} of {len(report.checks)} pre-checks did not pass: {names};"
+        " nothing was changed",
         hint="`mandate diagnose 008` shows the rows and how to repair them",
         evidence=evidence,
     )

@@ -43,7 +43,7 @@ def _require(report: checks.Report, tables: list[dict[str, object]], evidence: d
     if problems:
         raise VerificationFailed(
             f"verification failed: {', '.join(problems)}",
-            hint="the services are still stopped: `mandate rollback 008 --from-backup` goes back to version 7",
+            hint="`mandate rollback 008 --from-backup` goes back to version 7; services are still stopped",
             evidence=evidence,
         )
 

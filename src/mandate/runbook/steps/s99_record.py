@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import Any
 from mandate.errors import NeedsPerson
 from mandate.postgres import programs
 from mandate.postgres.connection import Session
+from mandate.runbook import backup
 from mandate.runbook.step import Context, Outcome
 
 LOG_NAME = "migration_008_execution_log.txt"
@@ -66,16 +66,14 @@ def _working_directory(context: Context) -> Path:
 
 def _archive(context: Context) -> Path | None:
     """Move the backup to backups/ and link it as the latest, as the guide's last block does."""
-    name = context.results.get("backup", {}).get("file")
-    if name is None:
+    taken = context.results.get("backup", {})
+    if "file" not in taken:
         return None
-    source = context.directory / str(name)
-    archive = context.settings.backup.directory.absolute() / source.name
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    source = context.directory / str(taken["file"])
+    place = context.settings.backup.directory.absolute()
+    archive = place / source.name
     if source.exists():
-        if archive.exists():
-            raise NeedsPerson(f"{archive} is there already", hint="move it away, then run again")
-        shutil.move(source, archive)
+        archive = backup.archive(source, context.directory / str(taken["manifest"]), place)
     elif not archive.exists():
         raise NeedsPerson(f"the backup {source} is gone", hint="find it, put it back, then run again")
     _link(_working_directory(context) / LINK_NAME, archive)

@@ -1,0 +1,199 @@
+"""Rollback from a backup as a run: stop, restore beside, export, ask, swap, verify, restart, record."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mandate.errors import MandateError, NeedsPerson
+from mandate.postgres.connection import Session, connect
+from mandate.runbook import conduct, journal, lock, migrations, next_action, restore
+from mandate.runbook.checklist import checklist, criteria
+from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.scratch import Work
+from mandate.runbook.step import Context, Step
+from mandate.runbook.steps import s10_stop, s80_restart
+from mandate.runbook.written_since import Loss
+
+STEP_NAME = "rollback"
+
+Approve = Callable[[Loss], bool]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to go back to. `archive` None: the backup of the newest run."""
+
+    conduct: conduct.Request
+    archive: Path | None
+    approve: Approve
+
+
+def from_backup(request: Request, watcher: conduct.Watcher) -> conduct.Result:
+    """Roll back; the record of the run it undoes, with a step `rollback` at its end.
+
+    Raises RunLocked, NotMandate and NeedsPerson before anything is begun. Run again after a crash it goes
+    on where it was.
+    """
+    run_name = f"mandate-rollback on {platform.node()} pid {os.getpid()}"
+    target = request.conduct.target
+    with ExitStack() as stack:
+        session = stack.enter_context(lock.held(target, run_name, wait_seconds=request.conduct.wait_seconds))
+        migrations.require_supported(session)
+        record = _record(request, session)
+        archive = _archive(request, record)
+        return _Rollback(request, watcher, record, archive, stack).run(session)
+
+
+def _record(request: Request, session: Session) -> RunRecord:
+    """The run to undo; without one (the file was run by hand) a record of the rollback alone."""
+    latest = journal.load_record(session, migration=request.conduct.migration)
+    if latest is None or latest.status == "rolled-back":
+        return replace(conduct.new_record(request.conduct, session), steps=())
+    steps = tuple(step for step in latest.steps if step.name != STEP_NAME)
+    return replace(latest, steps=tuple(map(_as_left, steps)))
+
+
+def _as_left(step: StepRecord) -> StepRecord:
+    """A step that its conductor did not live to end."""
+    return replace(step, status="interrupted") if step.status == "running" else step
+
+
+def _archive(request: Request, record: RunRecord) -> Path:
+    if request.archive is not None:
+        candidates = [request.archive]
+    else:
+        taken = record.step("backup")
+        name = str(taken.evidence.get("file")) if taken and taken.evidence.get("file") else None
+        backups = request.conduct.settings.backup.directory.absolute()
+        candidates = [Path(record.directory) / name, backups / name] if name else []
+    found = next((path for path in candidates if path.exists()), None)
+    if found is None:
+        looked = ", ".join(map(str, candidates)) or "the journal, which knows of no backup"
+        raise NeedsPerson(
+            f"there is no backup to go back to (looked at {looked})", hint="name one: --from-backup FILE"
+        )
+    return found
+
+
+class _Rollback:
+    def __init__(
+        self,
+        request: Request,
+        watcher: conduct.Watcher,
+        record: RunRecord,
+        archive: Path,
+        locks: ExitStack,
+    ) -> None:
+        self._request = request
+        self._watcher = watcher
+        self._record = record
+        self._archive = archive
+        self._locks = locks
+        self._step = StepRecord(
+            name=STEP_NAME,
+            title="Rollback from the backup",
+            guide="rollback",
+            critical=True,
+            status="running",
+            started_at=datetime.now(UTC),
+            attempts=1,
+        )
+
+    def run(self, session: Session) -> conduct.Result:
+        Path(self._record.directory).mkdir(parents=True, exist_ok=True)
+        self._watcher.started(self._record, f"going back to {self._archive.name}")
+        self._watcher.step_started(self._step)
+        journal.ensure(session)
+        try:
+            evidence = self._act()
+        except MandateError as error:
+            return self._failed(error)
+        return self._done(evidence)
+
+    def _act(self) -> dict[str, Any]:
+        stopped = self._play(s10_stop.STEP)
+        evidence = restore.rollback_from_backup(
+            restore.Rollback(
+                work=Work.of(self._context()),
+                archive=self._archive,
+                approve=self._request.approve,
+                release=self._locks.close,
+                ignore=self._request.conduct.settings.services.ignore_applications,
+            )
+        )
+        self._take_over(evidence)
+        evidence["stopped"] = stopped
+        evidence["restarted"] = self._play(s80_restart.STEP)
+        return evidence
+
+    def _play(self, step: Step) -> str:
+        """A step of the guide, as part of this one."""
+        outcome = step.run(self._context())
+        self._watcher.reporter.line(f"           {step.name}: {outcome.summary}")
+        return outcome.summary
+
+    def _take_over(self, evidence: dict[str, Any]) -> None:
+        """The restored database gets the journal of what happened since it was backed up."""
+        rolled_back = replace(self._record, status="rolled-back", exit_code=8, finished_at=datetime.now(UTC))
+        self._record = replace(rolled_back, steps=(*self._record.steps, self._ended("passed", evidence)))
+        with connect(self._request.conduct.target, application_name="mandate-rollback") as session:
+            migrations.forget(session, next_action.TARGET_VERSION)
+            journal.import_record(session, self._record)
+
+    def _ended(self, status: Any, evidence: dict[str, Any]) -> StepRecord:
+        rows = sum(evidence.get("written_since", {}).values())
+        summary = (
+            f"back at version {evidence['schema_version']}; the database as it was is kept as"
+            f" {evidence['database_kept']}; {rows:,} rows written since were exported"
+        )
+        return replace(
+            self._step, status=status, finished_at=datetime.now(UTC), summary=summary, evidence=evidence
+        )
+
+    def _done(self, evidence: dict[str, Any]) -> conduct.Result:
+        step = self._ended("passed", evidence)
+        record = replace(self._record, steps=(*self._record.steps[:-1], step), finished_at=datetime.now(UTC))
+        self._record = replace(record, checklist=checklist(record), criteria=criteria(record))
+        with connect(self._request.conduct.target, application_name="mandate-rollback") as session:
+            journal.import_record(session, self._record)
+        journal.write_run_file(self._record)
+        self._watcher.step_ended(step)
+        return conduct.Result(self._record)
+
+    def _failed(self, error: MandateError) -> conduct.Result:
+        """The run keeps its state: a rollback that did not happen undoes nothing."""
+        swapped = self._record.status == "rolled-back"
+        step = replace(
+            self._record.steps[-1] if swapped else self._step,
+            status="failed",
+            finished_at=datetime.now(UTC),
+            error=error.as_dict(),
+            summary=error.message,
+        )
+        self._watcher.step_ended(step)
+        steps = self._record.steps[:-1] if swapped else self._record.steps
+        self._record = replace(self._record, steps=(*steps, step), exit_code=error.exit_code)
+        journal.write_run_file(self._record)
+        return conduct.Result(self._record, error)
+
+    def _context(self) -> Context:
+        request, record = self._request.conduct, self._record
+        return Context(
+            migration=record.migration,
+            run_id=record.run_id,
+            started_at=record.started_at,
+            directory=Path(record.directory),
+            settings=request.settings,
+            target=request.target,
+            options=request.options,
+            reporter=self._watcher.reporter,
+            results={step.name: step.evidence for step in record.steps if step.status == "passed"},
+            estimates={},
+        )
