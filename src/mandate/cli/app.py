@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import mandate
-from mandate.cli import db, db_seed, doctor, report, serve, smoke, watch
+from mandate.cli import (
+    backup,
+    db,
+    db_seed,
+    demo,
+    doctor,
+    report,
+    rollback,
+    run,
+    serve,
+    smoke,
+    steps,
+    watch,
+)
 
 app = typer.Typer(
     name="mandate",
@@ -20,8 +33,13 @@ app = typer.Typer(
 )
 db.app.command("seed")(db_seed.command)
 app.add_typer(db.app, name="db")
+run.register(app)
+steps.register(app)
 watch.register(app)
+rollback.register(app)
 app.command("smoke")(smoke.command)
+app.command()(backup.backup)
+app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(report.report)
 app.command()(serve.serve)

@@ -225,7 +225,7 @@ class _LazyFile:
     def write(self, line: str) -> None:
         if self._file is None:
             self._path.touch(mode=0o600)
-            self._file = self._stack.enter_context(gzip.open(self._path, "wb"))
+            self._file = self._stack.enter_context(gzip.GzipFile(self._path, "wb"))
         self._file.write(line.encode() + b"\n")
 
 
