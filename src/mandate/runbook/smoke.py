@@ -6,6 +6,7 @@ is empty, and a filtered page must hold as many rows as the table has of that do
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,7 @@ from mandate.errors import NotMandate, VerificationFailed
 from mandate.postgres.connection import Row, Session
 from mandate.progress import Reporter, Task
 from mandate.runbook import http, logs
+from mandate.runbook.services import process
 from mandate.settings import Settings
 
 # What every row of the two lists has.
@@ -87,8 +89,7 @@ class Smoke:
 def log_globs(settings: Settings) -> list[str]:
     """The log files to watch: `smoke.log_globs`, and what services run as processes write to."""
     processes = settings.services.process if settings.services.kind == "process" else []
-    files = [str(one.log_file) for one in processes if one.log_file]
-    return [*settings.smoke.log_globs, *files]
+    return [*settings.smoke.log_globs, *(glob.escape(str(process.log_file(one))) for one in processes)]
 
 
 def run(

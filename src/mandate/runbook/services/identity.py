@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -66,10 +65,16 @@ def _write(path: Path, text: str, pid_file: Path) -> None:
 
 
 def forget(pid_file: Path) -> None:
-    """Remove both files; the service may have removed its own already."""
+    """Remove both files; the service may have removed its own already. Raises ServiceFailed."""
     for path in (pid_file, path_beside(pid_file)):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ServiceFailed(
+                f"{path} cannot be removed: {error.strerror}", hint="remove it, then run again"
+            ) from None
 
 
 def find(pid_file: Path, command: Sequence[str]) -> tuple[psutil.Process | None, str | None]:
