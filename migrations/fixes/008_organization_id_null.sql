@@ -1,0 +1,105 @@
+-- Fix for the pre-migration check `organization_id_null`.
+--
+-- What is wrong: a row does not say which organization it belongs to; version 8 identifies a domain by organization
+-- and name, so the row's domain would be unknown.
+-- What this does: sets organization_id to the organization of the row's domain, or, where it has no domain either, to
+-- that of the decision it belongs to.
+-- What it cannot know: the organization of a row with neither. Run 008_domain_id_null.sql first; what is then left is
+-- listed.
+-- Old and new values are kept in mandate_conductor.repairs.
+--
+--   psql -h localhost -U postgres mandate < fixes/008_organization_id_null.sql
+
+\set ON_ERROR_STOP on
+\set QUIET on
+\pset pager off
+\pset format unaligned
+\pset tuples_only on
+\pset fieldsep ' | '
+
+BEGIN;
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL client_min_messages = warning;
+
+CREATE SCHEMA IF NOT EXISTS mandate_conductor;
+CREATE TABLE IF NOT EXISTS mandate_conductor.repairs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    check_id text NOT NULL, table_name text NOT NULL, row_key text NOT NULL, column_name text NOT NULL,
+    old_value text, new_value text,
+    repaired_at timestamptz NOT NULL DEFAULT now(), repaired_by text NOT NULL DEFAULT current_user
+);
+
+CREATE TEMP TABLE repair (table_name text, row_key text, column_name text, old_value text, new_value text)
+    ON COMMIT DROP;
+
+INSERT INTO pg_temp.repair
+SELECT 'scopes', r.scope_id::text, 'organization_id', NULL, d.organization_id::text
+FROM mandate.scopes r LEFT JOIN mandate.domains d ON d.domain_id = r.domain_id
+WHERE r.organization_id IS NULL
+UNION ALL
+SELECT 'policy_snapshots', r.snapshot_id::text, 'organization_id', NULL, d.organization_id::text
+FROM mandate.policy_snapshots r LEFT JOIN mandate.domains d ON d.domain_id = r.domain_id
+WHERE r.organization_id IS NULL
+UNION ALL
+SELECT 'decision_events', r.decision_id::text, 'organization_id', NULL, d.organization_id::text
+FROM mandate.decision_events r LEFT JOIN mandate.domains d ON d.domain_id = r.domain_id
+WHERE r.organization_id IS NULL
+UNION ALL
+SELECT 'verdict_events', r.verdict_id::text, 'organization_id', NULL, COALESCE(d.organization_id, e.organization_id)::text
+FROM mandate.verdict_events r LEFT JOIN mandate.domains d ON d.domain_id = r.domain_id
+LEFT JOIN mandate.decision_events e ON e.decision_id = r.decision_id
+WHERE r.organization_id IS NULL
+UNION ALL
+SELECT 'audit_timeline_entries', r.entry_id::text, 'organization_id', NULL, COALESCE(d.organization_id, e.organization_id)::text
+FROM mandate.audit_timeline_entries r LEFT JOIN mandate.domains d ON d.domain_id = r.domain_id
+LEFT JOIN mandate.decision_events e ON e.decision_id = r.decision_id
+WHERE r.organization_id IS NULL;
+DELETE FROM pg_temp.repair WHERE new_value IS NULL;
+
+-- Apply: each table's mutation trigger is off for its own UPDATE only, and then as it was.
+DO $$
+DECLARE
+    item record;
+    guard record;
+BEGIN
+    FOR item IN SELECT DISTINCT r.table_name, r.column_name, k.attname AS key_column,
+                       format_type(c.atttypid, c.atttypmod) AS data_type
+                FROM pg_temp.repair r
+                JOIN pg_index i ON i.indrelid = to_regclass('mandate.' || r.table_name) AND i.indisprimary
+                JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = i.indkey[0]
+                JOIN pg_attribute c ON c.attrelid = i.indrelid AND c.attname = r.column_name
+                ORDER BY 1, 2 LOOP
+        SELECT tgname, tgenabled INTO guard FROM pg_trigger
+        WHERE tgrelid = to_regclass('mandate.' || item.table_name) AND tgname ~ '^prevent_.*_mutation$'
+          AND tgenabled <> 'D';
+        IF guard.tgname IS NOT NULL THEN
+            EXECUTE format('ALTER TABLE mandate.%I DISABLE TRIGGER %I', item.table_name, guard.tgname);
+        END IF;
+        EXECUTE format('UPDATE mandate.%1$I t SET %2$I = r.new_value::%3$s FROM pg_temp.repair r '
+                       'WHERE r.table_name = %1$L AND r.column_name = %2$L AND r.row_key = t.%4$I::text',
+                       item.table_name, item.column_name, item.data_type, item.key_column);
+        IF guard.tgname IS NOT NULL THEN
+            EXECUTE format('ALTER TABLE mandate.%I ENABLE %s TRIGGER %I', item.table_name,
+                           CASE guard.tgenabled WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END,
+                           guard.tgname);
+        END IF;
+    END LOOP;
+END
+$$;
+
+INSERT INTO mandate_conductor.repairs (check_id, table_name, row_key, column_name, old_value, new_value)
+SELECT 'organization_id_null', table_name, row_key, column_name, old_value, new_value FROM pg_temp.repair
+ORDER BY table_name, row_key, column_name;
+
+\echo 'Changed (table | row | column | old | new):'
+SELECT table_name, row_key, column_name, COALESCE(old_value, 'NULL'), COALESCE(new_value, 'NULL')
+FROM pg_temp.repair ORDER BY table_name, row_key, column_name;
+
+\echo 'Left as they are, for a person to decide (table | row):'
+SELECT 'scopes', scope_id::text FROM mandate.scopes WHERE organization_id IS NULL
+UNION ALL SELECT 'policy_snapshots', snapshot_id::text FROM mandate.policy_snapshots WHERE organization_id IS NULL
+UNION ALL SELECT 'decision_events', decision_id::text FROM mandate.decision_events WHERE organization_id IS NULL
+UNION ALL SELECT 'verdict_events', verdict_id::text FROM mandate.verdict_events WHERE organization_id IS NULL
+UNION ALL SELECT 'audit_timeline_entries', entry_id::text FROM mandate.audit_timeline_entries WHERE organization_id IS NULL;
+
+COMMIT;
