@@ -4,6 +4,6 @@ SELECT
         SELECT FROM mandate.decision_events d
         WHERE d.domain_id IN (SELECT n.domain_id FROM mandate.domains n WHERE n.name = %(domain)s)
         LIMIT 501
-    ) some) AS of_domain,
+    ) AS found) AS of_domain,
     EXISTS (SELECT FROM mandate.decision_events) AS decisions,
     EXISTS (SELECT FROM mandate.verdict_events) AS verdicts

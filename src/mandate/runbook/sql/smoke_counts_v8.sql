@@ -2,6 +2,6 @@
 SELECT
     (SELECT count(*) FROM (
         SELECT FROM mandate.decision_events d WHERE d.domain = %(domain)s LIMIT 501
-    ) some) AS of_domain,
+    ) AS found) AS of_domain,
     EXISTS (SELECT FROM mandate.decision_events) AS decisions,
     EXISTS (SELECT FROM mandate.verdict_events) AS verdicts
