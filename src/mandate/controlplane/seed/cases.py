@@ -45,9 +45,9 @@ class Case:
     outcome_minutes: int
 
 
-def per_pool(domains: int, epochs: int) -> int:
+def per_pool(decisions: int, pools: int) -> int:
     """How many cases a domain has under one snapshot: bounded in all, so that memory is."""
-    return max(_FEWEST_CASES, min(_MOST_CASES, _TOTAL_CASES // (domains * epochs)))
+    return max(_FEWEST_CASES, min(_MOST_CASES, min(decisions, _TOTAL_CASES) // pools))
 
 
 def pool(dialect: Dialect, domain: Domain, snapshot: Snapshot, count: int) -> list[Case]:

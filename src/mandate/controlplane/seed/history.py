@@ -63,7 +63,7 @@ class _Generator:
         self._parameters = parameters
         self._domains = history.world.domains
         self._dialect = history.dialect(version)
-        self._size = per_pool(parameters.domains, EPOCHS)
+        self._size = per_pool(parameters.decisions, parameters.domains * EPOCHS)
         self._pools: list[list[list[Case] | None]] = [[None] * EPOCHS for _ in self._domains]
         weights = [(rank + 1) ** -parameters.skew for rank in range(parameters.domains)]
         self._shares = [share / sum(weights) for share in accumulate(weights)][:-1]
