@@ -142,8 +142,8 @@ def init(
     config: Config = None,
 ) -> None:
     """Create the database if need be and bring it to a version; what is done already is left."""
-    goal = chosen_target(_load(config, data_dir, dsn=dsn))
     version = migrations.parse_version(to)
+    goal = chosen_target(_load(config, data_dir, dsn=dsn))
     result = migrations.init(goal, to=version, examples=not no_examples, reporter=ConsoleReporter(format))
     data = {
         "database": result.database,

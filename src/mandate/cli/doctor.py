@@ -202,8 +202,9 @@ def _text(
 
 
 def _columns(*cells: tuple[str, int]) -> list[str]:
-    """Cells of fixed width beside each other; what is too long goes on below."""
-    wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) or [""] for text, width in cells]
+    """Cells of fixed width beside each other; what is too long goes on below, but a path stays whole."""
+    wrap = partial(textwrap.wrap, break_on_hyphens=False, break_long_words=False)
+    wrapped = [wrap(text, width) or [""] for text, width in cells]
     height = max(len(lines) for lines in wrapped)
     rows = []
     for index in range(height):

@@ -258,7 +258,7 @@ def _launch(plan: _Plan, programs: Path, port: int) -> None:
         return
     lines = cluster.log_since(layout, offset) or done.output.splitlines()
     said = "\n".join(lines[-8:])
-    if "No space left on device" in said:
+    if cluster.says_disk_full(said):
         raise cluster.disk_full(layout.data_dir)
     if "Address already in use" in said:
         raise _port_taken(port)

@@ -7,6 +7,7 @@ marker is never touched.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -135,7 +136,7 @@ def refuse_foreign(layout: Layout) -> None:
 
 def unusable(path: Path, error: OSError) -> EmbeddedServerError | DiskFull:
     """The error for a directory that the system refuses."""
-    if error.errno == 28:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(path)
     return EmbeddedServerError(
         f"data directory {path} cannot be used: {error.strerror}: {error.filename or path}",
@@ -143,12 +144,17 @@ def unusable(path: Path, error: OSError) -> EmbeddedServerError | DiskFull:
     )
 
 
+def says_disk_full(words: str) -> bool:
+    """Whether PostgreSQL's own words (untranslated) tell of a full disk or a used-up quota."""
+    return re.search("No space left on device|Check free disk space|Disk quota exceeded", words) is not None
+
+
 def disk_full(path: Path) -> DiskFull:
     """The error for a full disk, with what is free."""
     there = next(place for place in [path, *path.parents] if place.exists())
     free = shutil.disk_usage(there).free
     return DiskFull(
-        f"the disk of {path} is full ({free / MEBIBYTE:,.0f} MiB free)",
+        f"not enough disk space for {path} ({free / MEBIBYTE:,.0f} MiB free)",
         hint="free some space (a new cluster needs about 100 MiB) or choose another --data-dir",
         path=str(path),
         free_bytes=free,
@@ -267,7 +273,7 @@ def _initdb(place: Path, layout: Layout, account: Account, programs: Path, *, sy
 
 def require(done: Finished, what: str, layout: Layout) -> None:
     """Raise for a program that failed; its last lines are in the message."""
-    if "No space left on device" in done.output:
+    if says_disk_full(done.output):
         raise disk_full(layout.data_dir)
     if done.returncode != 0:
         said = "\n".join(done.output.strip().splitlines()[-5:])

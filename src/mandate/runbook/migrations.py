@@ -234,7 +234,7 @@ def parse_version(text: str) -> int:
         return newest
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= newest:
         raise UsageError(
-            f"--to {text!r} is not a version",
+            f"--to {text[:20]!r} is not a version",
             hint=f"give 001 to {newest:03}, or leave it out for {newest:03}",
         )
     return int(text)
