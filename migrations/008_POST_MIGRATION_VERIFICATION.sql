@@ -33,6 +33,7 @@ BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE;
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
 SET LOCAL row_security = off;
+SET LOCAL work_mem = '64MB';
 
 DO $$
 BEGIN

@@ -44,6 +44,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 \set QUIET on
 SET LOCAL client_min_messages = warning;
 SET LOCAL row_security = off;
+SET LOCAL work_mem = '64MB';
 
 -- Step 0: may we, and must we? ---------------------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ EXCEPTION WHEN lock_not_available THEN
     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.relation = to_regclass('mandate.' || tab) AND l.granted AND a.pid <> pg_backend_pid()
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
-    RAISE EXCEPTION 'mandate.% could not be locked within %: held by %',
+    RAISE EXCEPTION 'lock timeout: mandate.% could not be locked within %: held by %',
         tab, current_setting('lock_timeout'), COALESCE(holders, 'a session that has just ended')
         USING ERRCODE = 'lock_not_available', HINT = 'Stop that session and run the file again; nothing was changed.';
 END
@@ -283,10 +284,11 @@ BEGIN
         RAISE EXCEPTION 'REFUSED: domains.domain contradicts domains.name'
             USING HINT = 'Run 008_PRE_MIGRATION_CHECKS.sql; nothing was changed.';
     END IF;
-    SELECT string_agg(p, E'\n  ') FILTER (WHERE n <= 20), count(*) INTO problems, total
+    SELECT string_agg(p, E'\n  and: ') FILTER (WHERE n <= 20), count(*) INTO problems, total
     FROM pg_temp.m008_problems() WITH ORDINALITY AS x (p, n);
     IF total > 0 THEN
-        RAISE EXCEPTION E'REFUSED: % problems in the data\n  %', total, problems
+        RAISE EXCEPTION 'REFUSED: %',
+            problems || CASE WHEN total > 20 THEN format(E'\n  and %s more', total - 20) ELSE '' END
             USING HINT = 'Run 008_PRE_MIGRATION_CHECKS.sql, which shows the rows; nothing was changed.';
     END IF;
 END
