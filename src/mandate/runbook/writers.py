@@ -66,6 +66,10 @@ class Writer:
         return f" since {self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else ""
 
 
+# Our own commands that only look: somebody who watches a run must not stop it.
+READERS = ("mandate-watch", "mandate-status", "mandate-plan")
+
+
 def connected(session: Session, run_application_name: str, ignore: Sequence[str] = ()) -> list[Writer]:
     """Everybody who can write now, apart from this run and `ignore` (application_name patterns, * and ?).
 
@@ -85,7 +89,7 @@ def split(
     others = [
         _writer(row)
         for row in session.rows(_SQL)
-        if row["application"] != run_application_name[:63] and row["pid"] not in ours
+        if row["application"] not in (run_application_name[:63], *READERS) and row["pid"] not in ours
     ]
     patterns = [_pattern(text) for text in ignore]
     ignored = [w for w in others if w.pid is not None and any(p.fullmatch(w.application) for p in patterns)]

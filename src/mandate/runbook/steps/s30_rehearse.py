@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mandate.errors import CheckFailed, MandateError
+from mandate.postgres import database
 from mandate.postgres.connection import Target
 from mandate.runbook import restore
 from mandate.runbook.step import Context, Outcome, Step
@@ -37,6 +38,8 @@ class Rehearse:
         rehearsal.roll_back(Path(str(backup["file"])))
         for step in self.inner:
             rehearsal.play(step, again=True)
+        with database.maintenance(context.target, context.application_name) as keeper:
+            database.drop(keeper, target.database)
         return rehearsal.outcome()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mandate.errors import NeedsPerson
-from mandate.postgres import programs
+from mandate.postgres import database, programs
 from mandate.postgres.connection import Session
 from mandate.runbook import backup
 from mandate.runbook.step import Context, Outcome
@@ -38,6 +38,7 @@ class Record:
     def run(self, context: Context) -> Outcome:
         """Archive the backup, write the log. Safe to run again: what is in place stays."""
         archive = _archive(context)
+        _drop_scratch(context)
         with context.session() as session:
             logged = session.row(
                 "SELECT id, executed_at FROM mandate.migration_log WHERE migration_version = 8"
@@ -78,6 +79,14 @@ def _archive(context: Context) -> Path | None:
         raise NeedsPerson(f"the backup {source} is gone", hint="find it, put it back, then run again")
     _link(_working_directory(context) / LINK_NAME, archive)
     return archive
+
+
+def _drop_scratch(context: Context) -> None:
+    """The copy that proved the backup; a rehearsal has dropped it already."""
+    name = context.results.get("backup", {}).get("scratch_database")
+    if name:
+        with database.maintenance(context.target, context.application_name) as keeper:
+            database.drop(keeper, str(name))
 
 
 def _link(link: Path, target: Path) -> None:
