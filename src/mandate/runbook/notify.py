@@ -63,8 +63,9 @@ def _deliver(secret: SecretStr, number: int, title: str, body: str) -> Delivery:
 
 
 def _shown(service: Any) -> str:
-    """The URL as apprise shows it, secrets left out."""
-    return str(service.url(privacy=True))
+    """Scheme, host and port. apprise blanks passwords and tokens, but not the path of a plain webhook."""
+    parts = urlsplit(str(service.url(privacy=True)))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _why(lines: list[str], url: str) -> str:
