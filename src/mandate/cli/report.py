@@ -36,7 +36,7 @@ def report(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="[MIGRATION|PATH]",
+            metavar="MIGRATION|PATH",
             help="Migration, such as 008; with --verify also a run directory or its evidence.json.",
         ),
     ] = "008",
@@ -53,7 +53,9 @@ def report(
     key: Annotated[
         Path | None, typer.Option("--key", help="Public key (PEM) that must have signed the evidence.")
     ] = None,
-    dsn: options.Dsn = None,
+    dsn: Annotated[
+        str | None, typer.Option("--dsn", help="Read the run from the journal of this database.")
+    ] = None,
     config: options.Config = None,
 ) -> int:
     """Report on a run: what happened, what was proven, what to do next.
