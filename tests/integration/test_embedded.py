@@ -412,6 +412,15 @@ class TestAsRoot:
             begin(closed / "pg")
         assert f"chmod o+x {closed}" in str(caught.value.hint)
 
+    def test_a_caller_who_need_not_ask_gets_a_reachable_directory(self, open_directory: Path) -> None:
+        closed = open_directory / "closed"
+        closed.mkdir(mode=0o700)
+        assert embedded.reachable(open_directory / "pg") == open_directory / "pg"
+        elsewhere = embedded.reachable(closed / "deep" / "pg")
+        assert elsewhere.is_relative_to("/var/lib/mandate")
+        assert elsewhere == embedded.reachable(closed / "deep" / "pg")
+        assert elsewhere != embedded.reachable(closed / "pg")
+
     def test_programs_in_a_private_directory_are_copied(
         self, open_directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -442,6 +451,20 @@ def _message(act: Callable[[], object]) -> str:
     except MandateError as error:
         return error.message
     return "no error"
+
+
+def test_a_start_during_a_smart_shutdown_waits_for_it(server: EmbeddedServer, place: Path) -> None:
+    with connect(server.target()) as session:
+        os.kill(server.pid, signal.SIGTERM)  # smart: waits for this session
+        starter = spawn("db", "start", "--data-dir", place, "--port", "0", "--format", "json")
+        with pytest.raises(subprocess.TimeoutExpired):
+            starter.communicate(timeout=3)
+        session.value("SELECT 1")
+    out, _ = starter.communicate(timeout=60)
+    again = embedded.running(place)
+    assert again is not None
+    assert again.pid != server.pid
+    assert f'"pid": {again.pid},' in out
 
 
 def test_status_of_a_server_says_where_it_is(server: EmbeddedServer, place: Path) -> None:

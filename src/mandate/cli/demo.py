@@ -87,7 +87,8 @@ def _server(
     if version not in (16, 18):
         raise UsageError(f"--version {version}: the embedded PostgreSQL is 18 or 16")
     reporter.line(f"Starting an embedded PostgreSQL {version} in {run_text.short_path(str(place))}")
-    server = embedded.start(place / f"postgresql-{version}", version=version, reporter=reporter)
+    data_dir = embedded.reachable(place / f"postgresql-{version}")
+    server = embedded.start(data_dir, version=version, reporter=reporter)
     try:
         yield server
     finally:

@@ -9,7 +9,9 @@ needs our marker, a process must be serving exactly that directory.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ DEFAULT_VERSION = 18
 DEFAULT_PORT = 5432
 START_TIMEOUT_SECONDS = 600
 STOP_TIMEOUT_SECONDS = 120
+SETTLE_SECONDS = 60
 
 State = Literal["not-initialised", "stopped", "starting", "running", "stale-pid", "foreign"]
 
@@ -118,6 +121,18 @@ def _server(layout: Layout, postmaster: Postmaster, version: int) -> EmbeddedSer
     return EmbeddedServer(layout.data_dir, postmaster.port, postmaster.socket_dir, version, postmaster.pid)
 
 
+def reachable(data_dir: Path) -> Path:
+    """`data_dir`, or for root, when it lies below a directory that the server's user may not enter (such as
+    /root), a data directory of its own in /var/lib/mandate. For callers that need not be asked which."""
+    layout = Layout.of(data_dir)
+    account = host.server_account(Silent())
+    below = next(place for place in [layout.data_dir, *layout.data_dir.parents] if place.is_dir())
+    if account.is_self or host.may_enter(account, below):
+        return data_dir
+    digest = hashlib.sha256(os.fsencode(layout.data_dir)).hexdigest()[:8]
+    return host.SHARED_STATE / f"{layout.data_dir.name}-{digest}"
+
+
 def start(
     data_dir: Path,
     *,
@@ -142,8 +157,8 @@ def start(
         cluster.refuse_foreign(layout)
         existing = cluster.cluster_version(layout)
         _require_version(layout, existing, version)
-        if existing and cluster.read_postmaster(layout):
-            return _already_running(layout, port, existing)
+        if existing and (postmaster := _settled(layout)):
+            return _already_running(layout, postmaster, port, existing)
         wanted = existing or version or DEFAULT_VERSION
         return _start(_Plan(layout, account, wanted, port, options or {}, teller))
 
@@ -186,13 +201,22 @@ def _require_version(layout: Layout, existing: int | None, wanted: int | None) -
         )
 
 
-def _already_running(layout: Layout, port: int | None, version: int) -> EmbeddedServer:
-    postmaster = cluster.read_postmaster(layout)
-    if postmaster is None or not postmaster.ready:
-        raise EmbeddedServerError(
-            f"the server of {layout.data_dir} is starting up or shutting down",
-            hint=f"wait a moment; its log is {layout.log}",
-        )
+def _settled(layout: Layout) -> Postmaster | None:
+    """The server once it is ready or gone; one may be in recovery or shutting down."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (postmaster := cluster.read_postmaster(layout)) and not postmaster.ready:
+        if time.monotonic() > deadline:
+            raise EmbeddedServerError(
+                f"the server of {layout.data_dir} is still starting up or shutting down",
+                hint=f"wait for it; its log is {layout.log}",
+            )
+        time.sleep(0.1)
+    return postmaster
+
+
+def _already_running(
+    layout: Layout, postmaster: Postmaster, port: int | None, version: int
+) -> EmbeddedServer:
     if port and port != postmaster.port:
         raise EmbeddedServerError(
             f"the server of {layout.data_dir} runs already, on port {postmaster.port}",

@@ -153,6 +153,8 @@ def may_enter(account: Account, directory: Path) -> bool:
 
 def require_reachable(account: Account, directory: Path) -> None:
     """Raise EmbeddedServerError naming the first parent that `account` may not pass through."""
+    if may_enter(account, directory):
+        return
     for place in [*reversed(directory.parents), directory]:
         if place.exists() and not may_enter(account, place):
             raise EmbeddedServerError(
