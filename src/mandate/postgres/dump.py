@@ -239,8 +239,8 @@ _CAST = re.compile(r"::(?:\"[^\"]+\"|[a-z_][\w.]*(?: varying| precision| with(?:
 
 
 def _normalised(block: str) -> str:
-    text = _CAST.sub("", _VARYING.sub("", block))
-    return re.sub(r"\s+", " ", text.replace("(", " ").replace(")", " ")).strip()
+    text = _CAST.sub("", _VARYING.sub("", block)).replace("(", " ").replace(")", " ")
+    return re.sub(r" ?([\[\],;]) ?", r"\1", " ".join(text.split()))
 
 
 def size(path: Path) -> int:
