@@ -127,6 +127,7 @@ class Sandbox:
             "HOME": str(home),
             "NO_COLOR": "1",
             "COLUMNS": "80",
+            "MANDATE_EMBEDDED__DATA_DIR": str(self.directory / "postgresql"),
             "MANDATE_EMBEDDED__PORT": str(free_port()),
             "MANDATE_SERVE__PORT": str(self.http_port),
             "MANDATE_SERVE__LOG_DIR": str(self.directory / "log"),
