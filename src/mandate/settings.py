@@ -179,7 +179,7 @@ def load(
     `file` must exist when given; otherwise `mandate.toml` in `directory` (default: here), then in the
     per-user configuration directory, is used if it is there. Raises SettingsError naming the key.
     """
-    path = _find(file, directory or Path.cwd())
+    path = _find(file, directory or _here())
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     _overlay(merged, _absolute_paths(_read_toml(path), path), f"file {path}", origins)
@@ -192,6 +192,15 @@ def load(
     except ValidationError as error:
         raise _explain(error, origins) from None
     return Loaded(settings, origins, path)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise SettingsError(
+            "the directory that this shell is in was deleted", hint="cd to one that is there"
+        ) from None
 
 
 def _find(file: Path | None, directory: Path) -> Path | None:

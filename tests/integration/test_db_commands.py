@@ -155,6 +155,15 @@ def test_bad_input(open_directory: Path, arguments: tuple[str, ...], code: int, 
     assert "Traceback" not in done.stderr
 
 
+def test_from_a_directory_that_was_deleted(open_directory: Path) -> None:
+    done = shell(
+        'mkdir "$D/gone"; cd "$D/gone"; rmdir "$D/gone"; mandate db status', {"D": str(open_directory)}
+    )
+    assert done.returncode == 2
+    assert "was deleted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_without_any_database(open_directory: Path) -> None:
     env = {"MANDATE_EMBEDDED__DATA_DIR": str(open_directory / "none")}
     done = mandate("db", "init", env=env)
