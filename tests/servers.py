@@ -14,6 +14,7 @@ from uuid import uuid4
 import psutil
 from psycopg import sql
 
+from mandate.controlplane import seed
 from mandate.errors import MandateError
 from mandate.postgres import embedded
 from mandate.postgres.connection import Session, Target, connect
@@ -33,9 +34,14 @@ UNSAFE_AND_FAST = {
     "max_connections": "60",
 }
 
+HISTORY = seed.Parameters(decisions=2000, domains=6)
+
 
 class DatabaseFactory(Protocol):
-    """`database("v7")`: a fresh database of that kind (empty, v7, v8), dropped after the test."""
+    """`database("v7")`: a fresh database of that kind, dropped after the test.
+
+    empty; v7, v8: the migration files applied; v7-seeded, v8-seeded: with HISTORY in it.
+    """
 
     def __call__(self, kind: str = "empty", *, server: EmbeddedServer | None = None) -> Target: ...
 
@@ -82,8 +88,8 @@ class Databases:
         self._templates: dict[str, str] = {}
 
     def create(self, kind: str) -> Target:
-        """A fresh database: empty, v7 (001..007 applied) or v8 (001..008)."""
-        name = f"{kind}_{uuid4().hex[:12]}"
+        """A fresh database: empty, v7 (001..007 applied), v8 (001..008), v7-seeded or v8-seeded."""
+        name = f"{kind.replace('-', '_')}_{uuid4().hex[:12]}"
         with connect(self.server.target()) as session:
             if kind == "empty":
                 _create(session, name, "template0")
@@ -98,10 +104,13 @@ class Databases:
 
     def _template(self, session: Session, kind: str) -> str:
         if kind not in self._templates:
-            name = f"template_{kind}"
+            name = f"template_{kind.replace('-', '_')}"
             self.drop(name)
             _create(session, name, "template0")
-            apply(self.server.target(name), self._migrations, upto=int(kind.removeprefix("v")))
+            version, _, seeded = kind.removeprefix("v").partition("-")
+            apply(self.server.target(name), self._migrations, upto=int(version))
+            if seeded:
+                seed.load(self.server.target(name), HISTORY)
             self._templates[kind] = name
         return self._templates[kind]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.servers import DatabaseFactory
+from tests.servers import HISTORY, DatabaseFactory
 
 from mandate.postgres.connection import connect
 from mandate.postgres.embedded import EmbeddedServer
@@ -23,3 +23,9 @@ def test_a_clone_keeps_the_search_path_of_its_template(database: DatabaseFactory
     with connect(database("v7")) as session:
         assert session.value("SHOW search_path") == "mandate, public"
         assert session.value("SELECT count(*) FROM domains") > 0
+
+
+def test_a_seeded_database_has_the_history(database: DatabaseFactory) -> None:
+    for kind in ("v7-seeded", "v8-seeded"):
+        with connect(database(kind)) as session:
+            assert session.value("SELECT count(*) FROM decision_events") == HISTORY.decisions
