@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from itertools import groupby
@@ -95,9 +96,43 @@ def with_code(text: str) -> Markup:
     )
 
 
-def not_passed(step: StepRecord) -> list[Mapping[str, Any]]:
-    """The checks of a step that failed or could not be made."""
-    return [check for check in items(evidence_of(step).get("checks")) if check.get("status") != "pass"]
+@dataclass(frozen=True)
+class Open:
+    """Something of a step that did not pass: a check, a table, a probe or a call."""
+
+    status: str
+    title: str
+    what: str
+
+
+def not_passed(step: StepRecord) -> list[Open]:
+    """What a step looked at and did not find as it should be."""
+    evidence = evidence_of(step)
+    found = [
+        Open(str(check.get("status")), str(check.get("title") or check.get("id")), _outcome(check))
+        for check in items(evidence.get("checks"))
+        if check.get("status") != "pass"
+    ]
+    found += [
+        Open("differs", str(table.get("table")), f"{words.count(table.get('rows_after'))} rows")
+        for table in items(evidence.get("fingerprints"))
+        if table.get("equal") is not True
+    ]
+    found += [
+        Open(str(probe.get("status")), str(probe.get("name")), str(probe.get("got")))
+        for probe in items(evidence.get("probes"))
+        if probe.get("status") != "pass"
+    ]
+    calls = [call for call in items(evidence.get("calls")) if not call.get("ok")]
+    return found + [Open("failed", str(call.get("url")), _answer(call)) for call in calls]
+
+
+def _outcome(check: Mapping[str, Any]) -> str:
+    return str(check.get("error") or words.count(check.get("result")))
+
+
+def _answer(call: Mapping[str, Any]) -> str:
+    return f"{call.get('status') or 'no answer'} {call.get('detail') or ''}".strip()
 
 
 def sections(checks: object) -> list[tuple[str, list[Mapping[str, Any]]]]:

@@ -180,7 +180,11 @@ def _failed(record: RunRecord, name: str) -> Verdict:
 
 
 def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?", "`")) else f"{text}."
+    """A message as a sentence; names of programs and objects keep their case."""
+    word = text.split(" ", 1)[0].rstrip(":;,")
+    start = text[:1].upper() if word.isalpha() and word != "psql" else text[:1]
+    whole = start + text[1:]
+    return whole if whole.endswith((".", "!", "?")) else f"{whole}."
 
 
 def _lower(title: str) -> str:
