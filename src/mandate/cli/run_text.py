@@ -84,10 +84,17 @@ def ending(
         if error.hint:
             lines += wrapped(error.hint, "next  ")
         lines += wrapped(state(record), "state ")
-    lines += ["", *_ticks("Checklist", record.checklist), ""]
+    if _migrated(record):
+        lines += ["", *_ticks("Checklist", record.checklist)]
+    lines.append("")
     lines += [f"{name:<9} {short_path(str(path))}" for name, path in files.items()]
     lines += list(notified)
     return "\n".join(lines)
+
+
+def _migrated(record: RunRecord) -> bool:
+    step = record.step("migrate")
+    return step is not None and step.status == "passed"
 
 
 def headline(record: RunRecord) -> str:
@@ -108,12 +115,12 @@ def headline(record: RunRecord) -> str:
 
 def state(record: RunRecord) -> str:
     """What the database and the services are now, by what the steps recorded."""
-    migrate, stop, restart = record.step("migrate"), record.step("stop"), record.step("restart")
-    version = "version 8" if migrate and migrate.status == "passed" else "version 7, unchanged"
+    stop, restart = record.step("stop"), record.step("restart")
+    version = "version 8" if _migrated(record) else "version 7, unchanged"
     services = ""
     if restart and restart.status == "passed":
         services = "; the services run"
-    elif stop and stop.status == "passed":
+    elif stop and stop.status == "passed" and stop.evidence["services"]["kind"] != "none":
         services = "; the services are stopped"
     return f"the database is at {version}{services}"
 
@@ -172,9 +179,10 @@ def plan(made: Plan) -> str:
 
 
 def _plan_steps(made: Plan) -> Iterator[str]:
+    yield f"  {'':<9} {'':<45} {'guide':<5} {'would':<8} {'time':>6}"
     for step in made.steps:
         time = seconds(step.seconds) if step.seconds else ""
-        yield f"  {step.name:<9} {step.title:<38} guide {step.guide:<5} {step.action:<13}{time:>6}".rstrip()
+        yield f"  {step.name:<9} {step.title:<45} {step.guide:<5} {step.action:<8} {time:>6}".rstrip()
         if step.name == "probe":
             yield f"  {'- - point of no return: services write again from here on - -':^70}".rstrip()
     if not any(step.seconds for step in made.steps):

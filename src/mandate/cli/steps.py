@@ -186,6 +186,10 @@ def _finding(number: int, finding: diagnose.Finding, target: Target) -> Iterator
     yield from run_text.wrapped(finding.explanation, "   ")
     if finding.fix:
         where = psql_arguments(target)
+        if finding.mapping:
+            yield "   Review these names, write them into 008.toml here, and check again:"
+            yield from (f"     {line}" for line in finding.mapping.splitlines())
+            yield "   Or let the file propose them:"
         yield "   Read the file, then run it:"
         yield f"   psql {where} < {run_text.short_path(finding.fix)}"
     yield ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +15,18 @@ from mandate.settings import Settings
 
 _SQL = Path(__file__).parent / "sql"
 
+NAMES_NOT_SLUGS = "domain_name_not_slug"
 NO_FILE = "no file repairs this: it is about the server or about objects of yours; the rows say which"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One failing check: what it means, and the file that repairs it."""
+    """One failing check: what it means, the file that repairs it, the 008.toml that would do instead."""
 
     check: checks.Check
     explanation: str
     fix: str | None
+    mapping: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,16 @@ def run(target: Target, settings: Settings, reporter: Reporter) -> Diagnosis:
 def _finding(check: checks.Check) -> Finding:
     if check.fix is None:
         return Finding(check, check.error or NO_FILE, None)
-    return Finding(check, explanation(Path(check.fix)), check.fix)
+    return Finding(check, explanation(Path(check.fix)), check.fix, _mapping(check))
+
+
+def _mapping(check: checks.Check) -> str | None:
+    """Names that are not slugs are repaired by a reviewed mapping, since their table refuses UPDATE."""
+    if check.id != NAMES_NOT_SLUGS:
+        return None
+    proposed = mapping.propose(str(row["name"]) for row in check.rows)
+    lines = [f"{json.dumps(old, ensure_ascii=False)} = {json.dumps(new)}" for old, new in proposed.items()]
+    return "\n".join(["[domains]", *lines])
 
 
 def explanation(path: Path) -> str:
@@ -73,6 +85,8 @@ def explanation(path: Path) -> str:
     for line in path.read_text("utf-8").splitlines():
         if line.startswith("--"):
             lines.append(line.lstrip("-").strip())
+            if lines[-1].startswith("psql "):
+                lines.pop()
         elif lines and not line.startswith("\\"):
             break
     return "\n".join(lines).strip()

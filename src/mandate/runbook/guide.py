@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mandate.runbook.step import Step
 from mandate.runbook.steps import (
+    s05_preflight,
     s10_stop,
     s20_backup,
     s30_rehearse,
@@ -20,6 +21,7 @@ REHEARSED: tuple[Step, ...] = (s40_precheck.STEP, s50_migrate.STEP, s60_verify.S
 REHEARSE = s30_rehearse.Rehearse(REHEARSED)
 
 STEPS: tuple[Step, ...] = (
+    s05_preflight.STEP,
     s10_stop.STEP,
     s20_backup.STEP,
     REHEARSE,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def read(path: Path) -> dict[str, str]:
         if not isinstance(new, str):
             raise SettingsError(f'{path}: the new name of "{old}" is not a string')
     return dict(domains)
+
+
+def propose(names: Iterable[str]) -> dict[str, str]:
+    """A slug for each name that is not one; a slug that is taken gets -2, -3, ..."""
+    proposed: dict[str, str] = {}
+    taken = set()
+    for name in sorted(set(names)):
+        base = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "domain"
+        slug, number = base, 2
+        while slug in taken:
+            slug, number = f"{base}-{number}", number + 1
+        taken.add(slug)
+        proposed[name] = slug
+    return proposed
 
 
 def store(session: Session, mapping: Mapping008) -> None:

@@ -9,8 +9,8 @@ from mandate.errors import MandateError, NeedsPerson, UsageError
 from mandate.runbook.record import RunRecord, StepRecord
 
 TARGET_VERSION = 8
-REDONE_ON_RESUME = frozenset({"stop", "check"})
-OPTIONAL = frozenset({"rehearse", "probe", "restart", "smoke", "record"})
+REDONE_ON_RESUME = frozenset({"preflight", "stop", "check"})
+OPTIONAL = frozenset({"preflight", "rehearse", "probe", "restart", "smoke", "record"})
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _steps(
 
 
 def _kept(status: str) -> str:
-    return {"passed": "done already", "skipped": "left out"}.get(status, "not this time")
+    return {"passed": "done", "skipped": "left out"}.get(status, "not now")
 
 
 def _tables(session: Session) -> tuple[Table, ...]:

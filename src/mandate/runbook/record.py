@@ -2,6 +2,7 @@
 
 Evidence per step, by key (every path relative to the run directory unless absolute):
 
+- preflight: as check, without fingerprints
 - stop:     services {kind, stopped [str]}, writers [{pid, user, application, address, state}]
 - backup:   file, bytes, sha256, dump_seconds, verify_seconds, restore_seconds, scratch_database,
             tables [{table, rows, fingerprint, restored_fingerprint}], entries (archive entries read)

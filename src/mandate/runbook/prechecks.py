@@ -1,0 +1,31 @@
+"""The pre-checks as a step runs them: mapping stored, transcript kept, failures named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mandate.errors import CheckFailed
+from mandate.runbook import checks, files, mapping
+from mandate.runbook.step import Context
+
+
+def run(context: Context, transcript: str) -> dict[str, Any]:
+    """Run the guide's file; its evidence. Raises CheckFailed naming every check that did not pass."""
+    with context.session() as session:
+        mapping.store(session, mapping.find(context.settings))
+        report = checks.run(session, files.pre_checks(), context.reporter, fixes=files.fixes())
+    (context.directory / transcript).write_text(report.transcript, "utf-8")
+    evidence = {**report.as_evidence(), "transcript": transcript}
+    if not report.passed:
+        raise _failed(report, evidence)
+    return evidence
+
+
+def _failed(report: checks.Report, evidence: dict[str, Any]) -> CheckFailed:
+    names = ", ".join(check.id for check in report.failing())
+    return CheckFailed(
+        f"{len(report.failing())} of {len(report.checks)} pre-checks did not pass: {names};"
+        " nothing was changed",
+        hint="`mandate diagnose 008` shows the rows and how to repair them",
+        evidence=evidence,
+    )
