@@ -43,8 +43,14 @@ def command(
 ) -> None:
     """Fill a database (version 7 or 8) with a generated history, in one transaction."""
     parameters = Parameters(decisions, domains, skew, seed_number, seed.parse_until(until), days)
-    where = target.resolve(options.load(config, {"database.dsn": dsn}))
-    summary = seed.load(where, parameters, ConsoleReporter(format), append=append)
+    loaded = options.load(config, {"database.dsn": dsn})
+    summary = seed.load(
+        target.resolve(loaded),
+        parameters,
+        ConsoleReporter(format),
+        append=append,
+        lock_timeout_seconds=loaded.settings.database.lock_timeout_seconds,
+    )
     output.emit(format, "seed", summary.as_dict(), lambda: _text(summary))
 
 

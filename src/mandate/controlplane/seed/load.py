@@ -32,13 +32,13 @@ from mandate.progress import Reporter, Silent
 
 # Below this, dropping and building 39 indexes costs more than keeping them up to date.
 BULK_FROM_DECISIONS = 20_000
-_BLOCKS_AHEAD = 4
+APPLICATION_NAME = "mandate-db-seed"
+_BLOCKS_AHEAD = 3
 _ADVISORY_KEY = 0x6D616E64_73656564
 _SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "client_encoding": "UTF8",
-    "lock_timeout": "10s",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "synchronous_commit": "on",
@@ -88,14 +88,21 @@ class Summary:
 
 
 def load(
-    target: Target, parameters: Parameters, reporter: Reporter | None = None, *, append: bool = False
+    target: Target,
+    parameters: Parameters,
+    reporter: Reporter | None = None,
+    *,
+    append: bool = False,
+    lock_timeout_seconds: float = 10.0,
 ) -> Summary:
     """Seed the database, or say that it has this history already.
 
     Raises OtherRows, NotMandate, RunLocked or a DatabaseError; in each case nothing was changed.
     """
-    with connect(target, application_name="mandate-db-seed", settings=_SESSION) as session:
-        return _Load(session, plan(parameters), reporter or Silent()).run(append)
+    settings = {**_SESSION, "lock_timeout": f"{round(lock_timeout_seconds * 1000)}ms"}
+    with connect(target, application_name=APPLICATION_NAME, settings=settings) as session:
+        with _explained():
+            return _Load(session, plan(parameters), reporter or Silent()).run(append)
 
 
 class _Load:
@@ -112,7 +119,7 @@ class _Load:
             return self._summary(version, "none", already=True)
         committing = False
         try:
-            with _explained(), self._session.transaction():
+            with self._session.transaction():
                 version, fast = self._lock(append)
                 self._fill(version, fast)
                 committing = True
