@@ -125,8 +125,8 @@ class _Screen:
         self._reporter = reporter
         self._request = request
 
-    def started(self, record: RunRecord, because: str) -> None:
-        for line in run_text.opening(record, because, self._request.settings):
+    def started(self, record: RunRecord, verb: str, because: str) -> None:
+        for line in run_text.opening(record, verb, because, self._request.settings):
             self._reporter.line(line)
 
     def step_started(self, step: StepRecord) -> None:

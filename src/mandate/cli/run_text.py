@@ -25,9 +25,8 @@ _MARKS = {
 }
 
 
-def opening(record: RunRecord, because: str, settings: Settings) -> Iterator[str]:
+def opening(record: RunRecord, verb: str, because: str, settings: Settings) -> Iterator[str]:
     """The head of a run."""
-    verb = "Resuming" if because else "Starting"
     yield f"{verb} migration {record.migration} ({record.title}), run {record.run_id}"
     if because:
         yield from wrapped(because, "  because ")

@@ -45,11 +45,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told about a run, and who is asked. `approve` answers a go/no-go question."""
+    """Who is told about a run, and who is asked.
+
+    `started` gets the record, what happens to it ("Starting", ...) and why; `approve` answers a go/no-go
+    question.
+    """
 
     reporter: Reporter
     approve: Callable[[str, str], bool]
-    started: Callable[[RunRecord, str], None]
+    started: Callable[[RunRecord, str, str], None]
     step_started: Callable[[StepRecord], None]
     step_ended: Callable[[StepRecord], None]
 
@@ -194,7 +198,7 @@ class _Conductor:
         Path(self._record.directory).mkdir(parents=True, exist_ok=True)
         self._record = replace(self._record, status="running", exit_code=None, finished_at=None)
         self._journal.open(self._record)
-        self._watcher.started(self._record, because)
+        self._watcher.started(self._record, "Resuming" if because else "Starting", because)
         error = self._steps()
         self._finish(error)
         return Result(self._record, error)

@@ -108,7 +108,7 @@ class _Rollback:
 
     def run(self, session: Session) -> conduct.Result:
         Path(self._record.directory).mkdir(parents=True, exist_ok=True)
-        self._watcher.started(self._record, f"going back to {self._archive.name}")
+        self._watcher.started(self._record, "Rolling back", f"asked to go back to {self._archive.name}")
         self._watcher.step_started(self._step)
         journal.ensure(session)
         try:
