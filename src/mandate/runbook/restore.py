@@ -76,13 +76,13 @@ def rollback_from_backup(rollback: Rollback) -> dict[str, Any]:
     """
     started = monotonic()
     work = rollback.work
+    reopen(work.target)
     description = backup.verify(rollback.archive, rollback.manifest, reporter=work.reporter)
     with work.maintenance() as keeper:
         if not scratches.try_claim(keeper, rollback.beside):
             raise NeedsPerson(f"another rollback of {rollback.name} is under way", hint="wait for it")
         loss = _earlier(rollback, keeper)
         if loss is None:
-            _reopen(rollback, keeper)
             _restore_beside(rollback, keeper, description)
             loss = _swap_when_approved(rollback, keeper)
     found = _verify(rollback, description)
@@ -139,6 +139,18 @@ def _manifest(context: Context) -> Path:
     return context.directory / manifest.NAME
 
 
+def reopen(target: Target) -> None:
+    """Let sessions in again after a rollback that was killed between closing the door and the swap.
+
+    Needed before anything else can connect to the target; does nothing when no rollback died there.
+    """
+    with database.maintenance(target) as keeper:
+        for name, mark in database.marks(keeper).items():
+            ours = (mark.purpose, mark.database) == (scratches.RESTORED, target.database)
+            if ours and scratches.try_claim(keeper, name):
+                database.allow_connections(keeper, target.database, True)
+
+
 def _earlier(rollback: Rollback, keeper: Session) -> Loss | None:
     """What an earlier attempt of this run found, when it had come as far as the swap."""
     if not _swapped(rollback, keeper):
@@ -159,13 +171,6 @@ def _swapped(rollback: Rollback, keeper: Session) -> bool:
         scratches.BEFORE_ROLLBACK,
         rollback.work.run_id,
     )
-
-
-def _reopen(rollback: Rollback, keeper: Session) -> None:
-    """An attempt that died just before the swap may have left the door closed."""
-    mark = database.marks(keeper).get(rollback.beside)
-    if mark is not None and mark.run_id == rollback.work.run_id:
-        database.allow_connections(keeper, rollback.name, True)
 
 
 def _restore_beside(rollback: Rollback, keeper: Session, description: Description) -> None:
@@ -221,7 +226,7 @@ def _swap_when_approved(rollback: Rollback, keeper: Session) -> Loss:
 
 
 def _open_again(rollback: Rollback) -> None:
-    # With the server away there is nobody to ask: the next attempt opens the door, see _reopen.
+    # With the server away there is nobody to ask: the next attempt opens the door, see reopen.
     with suppress(DatabaseError), rollback.work.maintenance() as keeper:
         if not _swapped(rollback, keeper):
             database.allow_connections(keeper, rollback.name, True)
