@@ -43,6 +43,7 @@ def from_backup(request: Request, watcher: conduct.Watcher) -> conduct.Result:
     """
     run_name = f"mandate-rollback on {platform.node()} pid {os.getpid()}"
     target = request.conduct.target
+    restore.reopen(target)
     with ExitStack() as stack:
         session = stack.enter_context(lock.held(target, run_name, wait_seconds=request.conduct.wait_seconds))
         migrations.require_supported(session)
