@@ -34,6 +34,14 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
 SET LOCAL row_security = off;
 SET LOCAL work_mem = '64MB';
+-- A limit set by the caller (PGOPTIONS='-c lock_timeout=60s') stays.
+DO $$
+BEGIN
+    IF current_setting('lock_timeout') = '0' THEN
+        PERFORM set_config('lock_timeout', '15s', true);
+    END IF;
+END
+$$;
 
 DO $$
 BEGIN

@@ -45,6 +45,16 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
 SET LOCAL row_security = off;
 SET LOCAL work_mem = '64MB';
+-- Nothing may wait for a lock before the limit stands, not even the checking of a function's body.
+SET LOCAL check_function_bodies = off;
+DO $$
+BEGIN
+    -- A limit set by the caller (PGOPTIONS='-c lock_timeout=60s') stays.
+    IF current_setting('lock_timeout') = '0' THEN
+        PERFORM set_config('lock_timeout', '15s', true);
+    END IF;
+END
+$$;
 
 -- Step 0: may we, and must we? ---------------------------------------------------------------------------------------
 
@@ -107,10 +117,6 @@ BEGIN
         RAISE EXCEPTION 'REFUSED: the database is neither at version 7 nor at version 8'
             USING HINT = 'Run 008_PRE_MIGRATION_CHECKS.sql: its check "leftovers" names what is left of an earlier '
                          'attempt.';
-    END IF;
-    -- A limit set by the caller (PGOPTIONS='-c lock_timeout=60s') stays.
-    IF current_setting('lock_timeout') = '0' THEN
-        PERFORM set_config('lock_timeout', '15s', true);
     END IF;
     PERFORM pg_temp.m008_lock();
     PERFORM set_config('statement_timeout', '0', true),

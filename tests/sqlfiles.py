@@ -83,6 +83,7 @@ def psql(
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
 
 
