@@ -322,7 +322,17 @@ def test_killed_half_way_nothing_is_left(
         wait_for(session, None)
         assert definitions(session) == before
     assert [count(target, table) for table in ("organizations", *LARGE)] == [1, 0, 0, 0]
+    assert size(target) == 0
     assert load(target, SMALL).rows["decision_events"] == 1500
+
+
+def size(target: Target) -> int:
+    """Bytes of the large tables' heaps."""
+    with connect(target) as session:
+        return sum(
+            int(session.value("SELECT pg_relation_size(to_regclass(%s))", (f"mandate.{table}",)))
+            for table in LARGE
+        )
 
 
 def wait_for(session: Session, statement: str | None) -> None:

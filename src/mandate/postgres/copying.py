@@ -10,10 +10,15 @@ from psycopg import sql
 from mandate.postgres.connection import Session, translated
 
 
-def statement(table: str, columns: Sequence[str], *, schema: str = "mandate") -> sql.Composed:
-    """The COPY statement for text format."""
-    return sql.SQL("COPY {}.{} ({}) FROM STDIN").format(
-        sql.Identifier(schema), sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+def statement(
+    table: str, columns: Sequence[str], *, schema: str = "mandate", freeze: bool = False
+) -> sql.Composed:
+    """The COPY statement for text format. `freeze` needs a table whose file is new in this transaction."""
+    return sql.SQL("COPY {}.{} ({}) FROM STDIN{}").format(
+        sql.Identifier(schema),
+        sql.Identifier(table),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.SQL(" WITH (FREEZE)" if freeze else ""),
     )
 
 

@@ -19,6 +19,14 @@ from mandate.progress import Task
 
 _FIND = (Path(__file__).parent / "bulk_objects.sql").read_bytes()
 _DEFINITIONS = (Path(__file__).parent / "bulk_definitions.sql").read_bytes()
+_CLUSTERABLE = """
+    SELECT c.relname AS name, n.relname AS index
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indisvalid
+    JOIN pg_catalog.pg_class n ON n.oid = i.indexrelid
+    WHERE c.relnamespace = 'mandate'::regnamespace AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_index o WHERE o.indrelid = c.oid AND o.indisclustered)
+"""
 
 
 class NotRestored(MandateError):
@@ -35,6 +43,20 @@ class Aside:
     drops: tuple[str, ...]
     creates: tuple[str, ...]
     before: frozenset[str]
+
+
+def new_files(session: Session, tables: Sequence[str]) -> tuple[str, ...]:
+    """Give empty tables new files, which disappear with the transaction should it fail; the tables done.
+
+    TRUNCATE would do as well, but version 8 refuses it. A table without a primary key, or one that is
+    clustered already, keeps its file: a failed load then leaves pages for VACUUM to reclaim.
+    """
+    found = session.rows(_CLUSTERABLE, {"tables": list(tables)})
+    for row in found:
+        table, index = sql.Identifier("mandate", row["name"]), sql.Identifier(row["index"])
+        session.execute(sql.SQL("CLUSTER {} USING {}").format(table, index))
+        session.execute(sql.SQL("ALTER TABLE {} SET WITHOUT CLUSTER").format(table))
+    return tuple(row["name"] for row in found)
 
 
 def put_aside(session: Session, tables: Sequence[str]) -> Aside:

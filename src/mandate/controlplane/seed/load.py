@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -100,9 +100,8 @@ def load(
     Raises OtherRows, NotMandate, RunLocked or a DatabaseError; in each case nothing was changed.
     """
     settings = {**_SESSION, "lock_timeout": f"{round(lock_timeout_seconds * 1000)}ms"}
-    with connect(target, application_name=APPLICATION_NAME, settings=settings) as session:
-        with _explained():
-            return _Load(session, plan(parameters), reporter or Silent()).run(append)
+    with connect(target, application_name=APPLICATION_NAME, settings=settings) as session, _explained():
+        return _Load(session, plan(parameters), reporter or Silent()).run(append)
 
 
 class _Load:
@@ -170,12 +169,13 @@ class _Load:
             self._insert_reference(dialect)
         if not fast:
             with self._timed("copy"):
-                self._copy(dialect)
+                self._copy(dialect, frozen=())
             return
         bulk.tune(self._session, memory_kib=262_144, workers=max(0, min(4, (os.cpu_count() or 1)) - 1))
+        frozen = bulk.new_files(self._session, schema.LARGE)
         aside = bulk.put_aside(self._session, schema.LARGE)
         with self._timed("copy"):
-            self._copy(dialect)
+            self._copy(dialect, frozen)
         with (
             self._timed("indexes"),
             self._reporter.task("Building indexes", total=len(aside.creates), unit="objects") as task,
@@ -189,8 +189,10 @@ class _Load:
                 insert(self._session, table, rows)
                 self._rows[table] += len(rows)
 
-    def _copy(self, dialect: Dialect) -> None:
-        copies = {table: statement(table, dialect.columns(table)) for table in schema.LARGE}
+    def _copy(self, dialect: Dialect, frozen: Collection[str]) -> None:
+        copies = {
+            table: statement(table, dialect.columns(table), freeze=table in frozen) for table in schema.LARGE
+        }
         decisions = self._history.parameters.decisions
         done = rows = 0
         with (
