@@ -69,11 +69,15 @@ class At(Lines):
         return super().task(label, total=total, unit=unit, expected_seconds=expected_seconds)
 
 
+# An argument by which the long-running call of a program is known from its short ones.
+LONG_CALL = {"pg_dump": "--snapshot", "pg_restore": "--dbname"}
+
+
 @contextmanager
 def when_child_runs(
-    name: str, act: Callable[[psutil.Process], None], parent: int | None = None
+    name: str, act: Callable[[psutil.Process], object], parent: int | None = None
 ) -> Iterator[None]:
-    """Do something to the first child process of that name as soon as it is there."""
+    """Do something to the child process that is the long call of a program, as soon as it is there."""
     over = threading.Event()
     done: list[int] = []
 
@@ -81,7 +85,7 @@ def when_child_runs(
         process = psutil.Process(parent)
         while not over.is_set():
             for child in process.children():
-                if _name(child) == name:
+                if _is_long_call(child, name):
                     done.append(child.pid)
                     act(child)
                     return
@@ -96,11 +100,11 @@ def when_child_runs(
     assert done, f"no {name} was seen"
 
 
-def _name(process: psutil.Process) -> str:
+def _is_long_call(process: psutil.Process, name: str) -> bool:
     try:
-        return str(process.name())
+        return process.name() == name and any(LONG_CALL[name] in part for part in process.cmdline())
     except psutil.Error:
-        return ""
+        return False
 
 
 @contextmanager
