@@ -191,3 +191,9 @@ class ProgramError(MandateError):
 
     exit_code = 9
     code = "program"
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Unwinds like Ctrl-C, so that nothing is left half-done."""
+
+    exit_code = 143

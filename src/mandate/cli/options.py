@@ -14,7 +14,7 @@ import typer
 from mandate import settings
 from mandate.cli import output
 from mandate.cli.output import Format
-from mandate.errors import MandateError
+from mandate.errors import MandateError, Terminated
 
 Dsn = Annotated[
     str | None,
@@ -34,10 +34,6 @@ DataDir = Annotated[
 def load(config: Path | None, flags: Mapping[str, Any] | None = None) -> settings.Loaded:
     """Settings for a command: its flags (dotted keys; None = not given) over everything else."""
     return settings.load(flags, file=config)
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: unwinds like Ctrl-C so that nothing is left half-done."""
 
 
 def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:

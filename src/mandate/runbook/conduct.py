@@ -23,6 +23,7 @@ from mandate.runbook.record import RunRecord, RunStatus, StepRecord
 from mandate.runbook.step import Context, Options, Outcome, Step
 from mandate.settings import Settings
 
+INTERRUPTED = 130
 TITLE = "RFC-002 Domain Identity"
 CRITICAL = frozenset({"stop", "backup", "check", "migrate", "verify", "probe", "restart"})
 
@@ -236,14 +237,15 @@ class _Conductor:
             attempts=state.attempts + 1,
             planned_seconds=state.planned_seconds or self._planned().get(step.name),
         )
-        self._put(place, state)
-        self._watcher.step_started(state)
         try:
+            self._put(place, state)
+            self._watcher.step_started(state)
             outcome = step.run(self._context())
         except MandateError as error:
             self._stopped(place, state, as_step_error(error, step))
-        except BaseException:
+        except BaseException as stop:
             self._stopped(place, state, None)
+            self._close("interrupted", getattr(stop, "exit_code", INTERRUPTED), "interrupted")
             raise
         else:
             self._passed(place, state, outcome)
@@ -275,10 +277,8 @@ class _Conductor:
         with suppress(DatabaseError):
             self._put(place, state)
         self._watcher.step_ended(state)
-        if error is None:
-            self._close("interrupted", 130, "interrupted")
-            return
-        raise error
+        if error is not None:
+            raise error
 
     def _finish(self, error: MandateError | None) -> None:
         if isinstance(error, AwaitingApproval):
