@@ -78,6 +78,7 @@ def test_stored_ticks_are_not_believed() -> None:
 CHANGES: Sequence[tuple[str, str, dict[str, Any], str, bool | None]] = (
     ("one check fails", "check", {"checks": [records.check("a", "a", "s", 1, status="fail")]}, "Pre-", False),
     ("a check errs", "check", {"checks": [records.check("a", "a", "s", status="error")]}, "Pre-", False),
+    ("only information", "check", {"checks": [records.check("a", "a", "s", expect="any")]}, "Pre-", None),
     ("no checks", "check", {"checks": []}, "Pre-checks", None),
     (
         "the file's own summary disagrees",
@@ -200,6 +201,15 @@ def test_a_rollback_undoes_what_was_migrated_and_keeps_what_was_checked() -> Non
     assert _tick(record, "domain_id columns").ticked is False
     assert "rollback" in _tick(record, "Migration ran").because
     assert not any(tick.ticked for tick in evidence.checklist(record)[1:12])
+
+
+def test_a_preflight_that_failed_counts_as_pre_checks() -> None:
+    failed = records.failed_check()
+    check = failed.step("check")
+    assert check is not None
+    record = records.cut(COMPLETE, "stop")
+    record = replace(record, steps=(replace(check, name="preflight"), *record.steps))
+    assert "2 of 15" in _tick(record, "Pre-checks").because
 
 
 def test_figures_of_a_failed_step_come_from_its_error() -> None:

@@ -111,7 +111,7 @@ def test_a_complete_run_shows_its_figures() -> None:
         "14 of 14 ticked by evidence",
         "8 of 8 met",
         "393.0 MiB",
-        "Point of no return · 22:05:14 UTC",
+        "Point of no return, passed at 22:05:14 UTC",
         "60-150 min",
         "2,004,310",
         "23514",
@@ -125,7 +125,7 @@ def test_a_complete_run_shows_its_figures() -> None:
 def test_a_failed_check_shows_rows_fix_and_state() -> None:
     text = Page(html.render(records.failed_check())).text
     assert "Nothing was changed: the migrating step has not run. The services are still stopped." in text
-    assert "Point of no return · not reached" in text
+    assert "Point of no return, not reached" in text
     assert "00000002-0000-4000-8000-000000000000" in text
     assert "psql -f migrations/fixes/008_domain_id_null.sql" in text
     assert "permission denied for schema reporting" in text

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
+from pathlib import PurePath
 from typing import Any, TypeGuard
 
 from mandate.runbook.record import RunRecord, StepRecord, Tick
@@ -105,7 +106,17 @@ def _checks(step: StepRecord) -> Finding:
             return False, f"the file's own summary says {check.get('result')}"
     if step.status != "passed":
         return False, f"the checks passed, the step did not: {_message(step)}"
-    return True, f"{len(checks)} of {len(checks)} passed"
+    judging = [check for check in checks if judges(check)]
+    if not judging:
+        return None, "the checks only inform"
+    informing = len(checks) - len(judging)
+    also = f", {informing} only inform" if informing else ""
+    return True, f"{len(judging)} of {len(judging)} passed{also}"
+
+
+def judges(check: Mapping[str, Any]) -> bool:
+    """Whether a check can fail at all; the others only inform."""
+    return check.get("expect") not in ("any", "rows")
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:
@@ -117,9 +128,13 @@ def _message(step: StepRecord) -> str:
     return str((step.error or {}).get("message") or step.summary or step.status)
 
 
-@_by("check")
-def _pre_checks(step: StepRecord) -> Finding:
-    return _checks(step)
+def _pre_checks(record: RunRecord) -> Finding:
+    """Step 4; a preflight that failed before it counts as well."""
+    preflight = record.step("preflight")
+    found = _by("check")(_checks)(record)
+    if found[0] is None and preflight is not None and preflight.status == "failed":
+        return _checks(preflight)
+    return found
 
 
 @_by("migrate")
@@ -266,9 +281,10 @@ def _logs(step: StepRecord) -> Finding:
     if not isinstance(logs, Mapping) or not _is_list(logs.get("files")) or not logs["files"]:
         return None, "no log file was scanned"
     findings = items(logs.get("findings"))
-    if findings:
-        first = findings[0]
-        return False, f"{len(findings)} lines, first {first.get('file')}:{first.get('line')}"
+    count = logs.get("found") or len(findings)
+    if count:
+        first = findings[0] if findings else {}
+        return False, f"{count} lines, first {first.get('file')}:{first.get('line')}"
     files = len(logs["files"])
     return (
         True,
@@ -287,7 +303,8 @@ def _archived(record: RunRecord) -> Finding:
             return (False if step.status == "failed" else None), "no archive and link were recorded"
         if not sha256:
             return None, "no digest says which backup this is"
-        return True, f"{archive}, sha256 {str(sha256)[:12]}…, linked as {link}"
+        name, linked = PurePath(str(archive)).name, PurePath(str(link)).name
+        return True, f"{name}, sha256 {str(sha256)[:12]}…, linked as {linked}"
 
     return line(record)
 

@@ -13,11 +13,11 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
-from mandate.runbook.checklist import checklist, criteria, evidence_of, is_refusal, items
+from mandate.runbook.checklist import checklist, criteria, evidence_of, items, judges
 from mandate.runbook.evidence import FileDigest
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.report import words
-from mandate.runbook.report.timeline import GUIDE_TOTAL, Span, downtime_seconds, guide_rows, timeline
+from mandate.runbook.report.timeline import GUIDE_TOTAL, Span, downtime_seconds, guide_rows, timeline, total
 from mandate.runbook.report.verdict import proven, verdict
 
 MAX_ROWS = 20  # offending rows shown per check
@@ -74,7 +74,10 @@ def _environment() -> Environment:
         first=first,
         columns=columns,
         items_of=items,
-        is_refusal=is_refusal,
+        is_short=is_short,
+        strongest=strongest,
+        judges=judges,
+        digest=digest,
         left=left,
         width=width,
         total=total,
@@ -135,6 +138,38 @@ def _answer(call: Mapping[str, Any]) -> str:
     return f"{call.get('status') or 'no answer'} {call.get('detail') or ''}".strip()
 
 
+# The table locks of PostgreSQL, weakest first.
+LOCKS = (
+    "AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock",
+    "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
+)  # fmt: skip
+
+
+def strongest(locks: object) -> list[Mapping[str, Any]]:
+    """Of each table its strongest lock: the others are implied by it."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for lock in items(locks):
+        table = str(lock.get("table"))
+        if table not in best or _strength(lock) > _strength(best[table]):
+            best[table] = lock
+    return list(best.values())
+
+
+def _strength(lock: Mapping[str, Any]) -> int:
+    return LOCKS.index(mode) if (mode := lock.get("mode")) in LOCKS else -1
+
+
+def digest(text: object, length: int = 20) -> str:
+    """The beginning of a fingerprint; the whole of it is in the cell's title."""
+    whole = words.count(text) if text is None else str(text)
+    return whole if len(whole) <= length + 1 else f"{whole[:length]}…"
+
+
+def is_short(result: object) -> bool:
+    """Whether a result fits a column of figures."""
+    return len(words.count(result)) <= 20
+
+
 def sections(checks: object) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Checks by section, in their order."""
     grouped = groupby(items(checks), key=lambda check: str(check.get("section") or ""))
@@ -165,12 +200,6 @@ def width(span: Span) -> str:
     return f"{max(span.length * AXIS, LEAST):.1f}"
 
 
-def total(values: Iterable[float | None]) -> float | None:
-    """The sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
 def _facts(record: RunRecord) -> list[tuple[str, str, str]]:
     """The few figures worth a glance: label, figure, note. Only those that there are."""
     return [fact for fact in (_rows(record), _checks(record), _away(record), _backup(record)) if fact]
@@ -186,12 +215,13 @@ def _rows(record: RunRecord) -> tuple[str, str, str] | None:
 def _checks(record: RunRecord) -> tuple[str, str, str] | None:
     steps = [step for name in ("check", "verify") if (step := record.step(name))]
     checks = [check for step in steps for check in items(evidence_of(step).get("checks"))]
-    if not checks:
+    judging = [check for check in checks if judges(check)]
+    if not judging:
         return None
-    passed = sum(check.get("status") == "pass" for check in checks)
+    passed = sum(check.get("status") == "pass" for check in judging)
     both = all(items(evidence_of(step).get("checks")) for step in steps)
     note = "before and after the migration" if both else "none after the migration yet"
-    return "Checks passed", f"{passed} of {len(checks)}", note
+    return "Checks passed", f"{passed} of {len(judging)}", note
 
 
 def _away(record: RunRecord) -> tuple[str, str, str] | None:

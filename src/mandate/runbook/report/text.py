@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from mandate.runbook.checklist import checklist, criteria, evidence_of, items
 from mandate.runbook.record import RunRecord, StepRecord, Tick
-from mandate.runbook.report.timeline import GUIDE_TOTAL, Bar, Timeline, guide_rows, timeline
+from mandate.runbook.report.timeline import GUIDE_TOTAL, Bar, Timeline, guide_rows, timeline, total
 from mandate.runbook.report.verdict import verdict
 from mandate.runbook.report.words import cell, cleaned, clock, count, moment, plural, seconds, size
 
@@ -79,19 +79,23 @@ def _next(record: RunRecord) -> Iterator[str]:
 
 def _timeline(line: Timeline) -> Iterator[str]:
     yield from _heading("Timeline")
-    yield f"{'':36}{'planned':>12}{'actual':>12}  "
+    yield f"{'':46}{'planned':>11}{'actual':>11}"
     for bar in line.bars:
-        if bar.no_return:
-            at = f"{clock(line.no_return_at)} UTC" if line.no_return_at else "not reached"
-            yield f"  {f' point of no return: {at} ':-^60}"
         yield _bar(bar)
-    yield f"  {'all':34}{seconds(line.planned_seconds):>12}{seconds(line.working_seconds):>12}"
+        if bar.no_return:
+            at = f"passed at {clock(line.no_return_at)} UTC" if line.no_return_at else "not reached"
+            yield f"  {f' point of no return: {at} ':-^66}"
+    everything = total(bar.planned_seconds for bar in line.bars)
+    yield f"  {'all':44}{seconds(everything):>11}{seconds(line.working_seconds):>11}"
+    if everything is None and line.planned_seconds is not None:
+        compared = f"{seconds(line.compared_seconds)}, planned {seconds(line.planned_seconds)}"
+        yield f"  Of these, the steps that were rehearsed took {compared}."
 
 
 def _bar(bar: Bar) -> str:
-    title = textwrap.shorten(bar.step.title, 33, placeholder="…")
+    title = textwrap.shorten(bar.step.title, 43, placeholder="…")
     word = _STATUS.get(bar.step.status, bar.step.status)
-    return f"  {title:34}{seconds(bar.planned_seconds):>12}{seconds(bar.seconds):>12}  {word}"
+    return f"  {title:44}{seconds(bar.planned_seconds):>11}{seconds(bar.seconds):>11}  {word}"
 
 
 def _guide(record: RunRecord) -> Iterator[str]:
@@ -100,13 +104,8 @@ def _guide(record: RunRecord) -> Iterator[str]:
     yield f"  {'':24}{'guide':>12}{'rehearsed':>14}{'actual':>14}"
     for row in rows:
         yield f"  {row.name:24}{row.guide:>12}{seconds(row.rehearsed):>14}{seconds(row.actual):>14}"
-    known = _sum(row.rehearsed for row in rows), _sum(row.actual for row in rows)
+    known = total(row.rehearsed for row in rows), total(row.actual for row in rows)
     yield f"  {'TOTAL':24}{GUIDE_TOTAL:>12}{seconds(known[0]):>14}{seconds(known[1]):>14}"
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def _failing(record: RunRecord) -> Iterator[str]:

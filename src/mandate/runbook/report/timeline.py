@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -35,7 +35,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Bar:
-    """A step on the axis of working time: time between steps (a pause, a resume) takes no room."""
+    """A step on the axis of working time: time between steps (a pause, a resume) takes no room.
+
+    Plan and actual begin at the same place, so that their lengths can be compared.
+
+    `no_return` marks the step after which going back means a restore.
+    """
 
     step: StepRecord
     planned_seconds: float | None
@@ -47,15 +52,20 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All bars and the length of the axis in seconds; `idle_seconds` is what lies between the steps."""
+    """All bars and the length of the axis in seconds; `idle_seconds` is what lies between the steps.
+
+    `planned_seconds` is the sum over the steps that have a plan and have ended, `compared_seconds` what
+    those took: only these two can be compared. The point of no return is passed when its step *begins*:
+    from then on somebody may be writing.
+    """
 
     bars: tuple[Bar, ...]
     axis_seconds: float
     working_seconds: float
     planned_seconds: float | None
+    compared_seconds: float | None
     idle_seconds: float
     no_return_at: datetime | None
-    no_return_named: bool
 
 
 @dataclass(frozen=True)
@@ -72,34 +82,30 @@ class GuideRow:
 
 def timeline(record: RunRecord, now: datetime | None = None) -> Timeline:
     """The run's bars. `now` ends the bar of a step that is still running."""
+    last = record.point_of_no_return
     plans = [planned(record, step) for step in record.steps]
     actuals = [_actual(step, now) for step in record.steps]
     working = sum(took for took in actuals if took is not None)
-    known = [plan for plan in plans if plan is not None]
-    axis = max(working, sum(known), 0.001)
-    bars = []
-    for step, plan, took, before, start in zip(
-        record.steps, plans, actuals, _starts(plans), _starts(actuals), strict=True
-    ):
-        bars.append(
-            Bar(
-                step,
-                plan,
-                took,
-                None if plan is None else Span(before / axis, plan / axis),
-                None if took is None else Span(start / axis, took / axis),
-                step.name == record.point_of_no_return,
-            )
-        )
-    mark = record.step(record.point_of_no_return)
+    both = [(p, a) for p, a in zip(plans, actuals, strict=True) if p is not None and a is not None]
+    starts = _starts([plan if took is None else took for plan, took in zip(plans, actuals, strict=True)])
+    ends = [
+        start + max(plan or 0.0, took or 0.0)
+        for start, plan, took in zip(starts, plans, actuals, strict=True)
+    ]
+    axis = max([*ends, 0.001])
+    bars = [
+        Bar(step, plan, took, _span(start, plan, axis), _span(start, took, axis), step.name == last)
+        for step, start, plan, took in zip(record.steps, starts, plans, actuals, strict=True)
+    ]
+    mark = record.step(last)
     return Timeline(
         tuple(bars),
         axis,
         working,
-        sum(known) if known else None,
+        sum(plan for plan, _ in both) if both else None,
+        sum(took for _, took in both) if both else None,
         max(0.0, _elapsed(record, now) - working),
         mark.started_at if mark else None,
-        mark is not None,
     )
 
 
@@ -121,6 +127,10 @@ def _actual(step: StepRecord, now: datetime | None) -> float | None:
     if step.status == "running" and step.started_at and now:
         return max(0.0, (aware(now) - aware(step.started_at)).total_seconds())
     return None
+
+
+def _span(start: float, length: float | None, axis: float) -> Span | None:
+    return None if length is None else Span(start / axis, length / axis)
 
 
 def _starts(lengths: Sequence[float | None]) -> list[float]:
@@ -146,6 +156,13 @@ def downtime_seconds(record: RunRecord) -> float | None:
         return None
     away: timedelta = aware(restart.finished_at) - aware(stop.started_at)
     return away.total_seconds()
+
+
+def total(values: Iterable[float | None]) -> float | None:
+    """The sum, or None when a part of it is not known: half a sum is no figure."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if known and len(known) == len(found) else None
 
 
 def guide_rows(record: RunRecord) -> tuple[GuideRow, ...]:

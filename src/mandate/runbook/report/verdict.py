@@ -14,7 +14,7 @@ from mandate.runbook.report.words import plural, seconds
 Tone = Literal["good", "warn", "bad", "running"]
 
 # Before the migrating step nothing of the migrated schema has been touched.
-_BEFORE_MIGRATE = frozenset({"stop", "backup", "rehearse", "check"})
+_BEFORE_MIGRATE = frozenset({"preflight", "stop", "backup", "rehearse", "check"})
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _advice(record: RunRecord, step: StepRecord, code: Any) -> tuple[Action, ...
     )
     if code == "may-have-committed":
         return (Action("Find out whether it committed, before anything else.", "mandate status"), again)
-    if step.name == "check":
+    if step.name in ("check", "preflight"):
         return (diagnose, again)
     if step.name in _BEFORE_MIGRATE or step.name == "migrate":
         return (again,)

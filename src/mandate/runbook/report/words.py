@@ -12,6 +12,7 @@ from mandate.postgres.connection import redact
 from mandate.runbook.record import RunRecord, StepRecord
 
 NONE = "–"
+MAX_DIGITS = 18  # longer digits are an identifier rather than a count
 MAX_TEXT = 4000  # characters of one value; what is left out is counted
 
 
@@ -37,7 +38,9 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def count(value: object) -> str:
-    """An integer with thousands separators; other values as text; a dash for None."""
+    """An integer, also one in digits, with thousands separators; other values as text; a dash for None."""
+    if isinstance(value, str) and value.isdecimal() and len(value) <= MAX_DIGITS:
+        value = int(value)
     if _is_number(value):
         return f"{value:,}"
     return NONE if value is None or value == "" else str(value)
