@@ -55,7 +55,8 @@ class SchemaChanging(DatabaseError):
     code = "schema-changing"
 
 
-_NO_FILTERS: dict[str, Any] = dict.fromkeys(
+# Every parameter of every statement, not given.
+NO_FILTERS: dict[str, Any] = dict.fromkeys(
     (
         *("domain_keys", "domain_organizations", "scope_keys", "after_1", "after_2", "decision_id"),
         *("organization_id", "intent", "stage", "actor", "target", "verdict", "since", "until"),
@@ -134,7 +135,7 @@ class Store:
         after = selection.after or (None, None)
         page = {"after_1": after[0], "after_2": after[1], "limit": selection.limit + 1}
         rows = await self._pool.rows(
-            dialect.statements[statement], {**_NO_FILTERS, **selection.filters, **keys, **page}
+            dialect.statements[statement], {**NO_FILTERS, **selection.filters, **keys, **page}
         )
         return _cut(rows, selection.limit)
 
@@ -155,7 +156,7 @@ class Store:
         return await self._pool.rows(statement, {"value": value, "uuid": uuid})
 
     async def _one(self, dialect: Dialect, statement: str, decision_id: str) -> str | None:
-        params = {**_NO_FILTERS, "decision_id": decision_id, "limit": 1}
+        params = {**NO_FILTERS, "decision_id": decision_id, "limit": 1}
         rows = await self._pool.rows(dialect.statements[statement], params)
         return str(rows[0]["body"]) if rows else None
 

@@ -15,13 +15,13 @@ from mandate.postgres.connection import Params, Query, Row, Target, translate, t
 
 # Given at connection time, so that no SET ever changes a connection that somebody else gets next.
 _SERVER_SETTINGS = {
-    "default_transaction_read_only": "on",
     "TimeZone": "UTC",
     "DateStyle": "ISO",
     # Optional filters fold away only in a plan made for the values at hand.
     "plan_cache_mode": "force_custom_plan",
     "idle_in_transaction_session_timeout": "60s",
 }
+_READ_ONLY = "-c default_transaction_read_only=on"
 
 # Notice a peer that vanished without a word.
 _CLIENT_SETTINGS: dict[str, Any] = {
@@ -69,9 +69,9 @@ class Pool:
 
     def _conninfo(self) -> str:
         target = self._target()
-        given = target.parameters.get("options", "")
-        settings = {**_SERVER_SETTINGS, "statement_timeout": str(self._statement_timeout_ms)}
-        options = " ".join([given, *(f"-c {name}={value}" for name, value in settings.items())])
+        settings = {"statement_timeout": str(self._statement_timeout_ms), **_SERVER_SETTINGS}
+        ours = (f"-c {name}={value}" for name, value in settings.items())
+        options = " ".join([*ours, target.parameters.get("options", ""), _READ_ONLY])
         return make_conninfo(
             "",
             **{
@@ -79,7 +79,7 @@ class Pool:
                 **target.parameters,
                 "dbname": target.database,
                 "application_name": self._application_name,
-                "options": options.strip(),
+                "options": options,
             },
         )
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from mandate.controlplane.model import Stage, Verdict
 
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "decision_id": "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10",
     "organization_id": "00000000-0000-0000-0000-000000000001",
     "domain": "finance",
@@ -24,7 +24,7 @@ _EXAMPLE = {
     "spec_id": "finance.refund",
     "spec_version": 1,
 }
-_VERDICT_EXAMPLE = {
+_VERDICT_EXAMPLE: dict[str, Any] = {
     "verdict_id": "0b0f6e0e-54c1-4f6c-8a94-0f5b5b2f3c21",
     "organization_id": "00000000-0000-0000-0000-000000000001",
     "domain": "finance",
@@ -39,7 +39,7 @@ _VERDICT_EXAMPLE = {
     "owning_team": "Payments",
     "timestamp": "2026-01-31T12:00:00+00:00",
 }
-_ENTRY_EXAMPLE = {
+_ENTRY_EXAMPLE: dict[str, Any] = {
     **{key: value for key, value in _EXAMPLE.items() if key not in ("context", "scope")},
     "entry_id": "c2f3f1de-9a51-4a7a-8b8e-3f7e5a0c9d42",
     "summary": "VERDICT_ISSUED",
@@ -48,7 +48,7 @@ _ENTRY_EXAMPLE = {
     "event_source": "system",
     "authority_level": "system",
 }
-_DOMAIN_EXAMPLE = {
+_DOMAIN_EXAMPLE: dict[str, Any] = {
     "organization_id": "00000000-0000-0000-0000-000000000001",
     "domain": "finance",
     "description": "Payments, refunds and credit",

@@ -4,10 +4,11 @@ SELECT v.timestamp::text AS position_1, v.verdict_id::text AS position_2,
         'verdict_id', v.verdict_id, 'organization_id', v.organization_id, 'domain', v.domain,
         'decision_id', v.decision_id, 'snapshot_id', v.snapshot_id, 'verdict', v.verdict,
         'matched_policy_ids', v.matched_policy_ids,
+        -- Neither version has a column for it: it is in the timeline entry that recorded the verdict.
         'explanation', (
-            SELECT t.details -> 'explanation'
+            SELECT COALESCE(t.details -> 'explanation', to_jsonb(t.summary))
             FROM mandate.audit_timeline_entries t
-            WHERE t.decision_id = v.decision_id AND t.details ? 'explanation'
+            WHERE t.decision_id = v.decision_id AND t.details ->> 'type' = 'VERDICT_ISSUED'
             ORDER BY t.timestamp DESC, t.entry_id DESC
             LIMIT 1
         ),

@@ -1,0 +1,108 @@
+"""A page costs the same however deep it is: PostgreSQL's plans say so, for both versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.conftest import MIGRATIONS
+from tests.servers import Databases
+from tests.serving import migrate_with_psql
+
+from mandate.controlplane.dialect import DIALECTS
+from mandate.controlplane.store import NO_FILTERS
+from mandate.postgres.connection import Session, connect
+from mandate.postgres.embedded import EmbeddedServer
+
+HISTORY = [
+    """
+    INSERT INTO mandate.decision_events
+        (decision_id, organization_id, domain_id, intent, stage, actor, target, timestamp)
+    SELECT md5('d' || n)::uuid, d.organization_id, d.domain_id, 'intent ' || n % 7, 'proposed', 'a', 't',
+        timestamptz '2026-01-01' + n * interval '3 seconds'
+    FROM generate_series(1, 20000) n
+    JOIN (SELECT *, row_number() OVER (ORDER BY name) - 1 AS at FROM mandate.domains) d ON d.at = n % 5
+    """,
+    """
+    INSERT INTO mandate.verdict_events
+        (verdict_id, decision_id, snapshot_id, organization_id, domain_id, verdict, timestamp)
+    SELECT md5('v' || decision_id)::uuid, decision_id, s.snapshot_id, d.organization_id, d.domain_id, 'ALLOW',
+        d.timestamp
+    FROM mandate.decision_events d, (SELECT * FROM mandate.policy_snapshots LIMIT 1) s
+    """,
+]
+DEEP = {"after_1": "2026-01-01 00:30:00+00", "after_2": "00000000-0000-0000-0000-000000000000"}
+
+
+@pytest.fixture(
+    scope="module", params=[(18, 7), (18, 8), (16, 7), (16, 8)], ids=lambda p: f"pg{p[0]}-v{p[1]}"
+)
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    major, version = request.param
+    server: EmbeddedServer = request.getfixturevalue({18: "postgres", 16: "postgres16"}[major])
+    databases = Databases(server, MIGRATIONS)
+    target = databases.create("v7")
+    with connect(target) as loading:
+        for statement in HISTORY:
+            loading.execute(statement.encode())
+    if version == 8:
+        migrate_with_psql(target)
+    with connect(target, settings={"plan_cache_mode": "force_custom_plan", "TimeZone": "UTC"}) as session:
+        session.execute(b"VACUUM ANALYZE")
+        yield session
+    databases.drop(target.database)
+
+
+def plan(session: Session, statement: str, **given: Any) -> dict[str, Any]:
+    version = 7 if session.value(b"SELECT to_regclass('mandate.identity_map')") is None else 8
+    text = DIALECTS[version].statements[statement]
+    explain = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + text
+    found: dict[str, Any] = session.value(explain, {**NO_FILTERS, "limit": 51, **given})[0]["Plan"]
+    return found
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def buffers(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize(
+    ("statement", "table"), [("decisions", "decision_events"), ("verdicts", "verdict_events")]
+)
+def test_pages_are_read_from_the_index_on_time(session: Session, statement: str, table: str) -> None:
+    first, deep = plan(session, statement), plan(session, statement, **DEEP)
+    for found in (first, deep):
+        assert found["Actual Rows"] == 51
+        reading = [node for node in nodes(found) if node.get("Relation Name") == table]
+        assert any(node.get("Index Name") == f"idx_{table}_timestamp" for node in reading)
+        assert not [node for node in reading if node["Node Type"] == "Seq Scan"]
+    assert buffers(deep) <= 1.5 * buffers(first)
+
+
+def test_a_filter_that_is_not_given_costs_nothing(session: Session) -> None:
+    text = str(plan(session, "decisions"))
+    assert "'intent" not in text.lower()
+    assert "IS NULL" not in text
+
+
+def test_a_verdict_s_decision_is_not_read_unless_asked_about(session: Session) -> None:
+    alone = {node.get("Relation Name") for node in nodes(plan(session, "verdicts"))}
+    asked = {node.get("Relation Name") for node in nodes(plan(session, "verdicts", intent="intent 3"))}
+    assert "decision_events" not in alone
+    assert "decision_events" in asked
+
+
+def test_one_decision_is_found_by_its_key(session: Session) -> None:
+    some = session.value(b"SELECT decision_id::text FROM mandate.decision_events LIMIT 1")
+    for statement, limit in (("decision", None), ("verdicts", 1), ("timeline", 51)):
+        found = plan(session, statement, decision_id=some, limit=limit)
+        assert not [
+            n for n in nodes(found) if n["Node Type"] == "Seq Scan" and n["Relation Name"] != "domains"
+        ]
+        assert buffers(found) < 60
