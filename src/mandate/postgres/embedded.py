@@ -153,14 +153,14 @@ def start(
     account = _account(layout, teller)
     cluster.claim(layout, account)
     host.require_reachable(account, layout.data_dir)
-    with cluster.locked(layout, teller):
+    with cluster.locked(layout, teller) as lock:
         cluster.refuse_foreign(layout)
         existing = cluster.cluster_version(layout)
         _require_version(layout, existing, version)
         if existing and (postmaster := _settled(layout)):
             return _already_running(layout, postmaster, port, existing)
         wanted = existing or version or DEFAULT_VERSION
-        return _start(_Plan(layout, account, wanted, port, options or {}, teller))
+        return _start(_Plan(layout, account, wanted, port, options or {}, teller, lock))
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ class _Plan:
     port: int | None
     options: Mapping[str, str]
     reporter: Reporter
+    lock: int
 
 
 def _account(layout: Layout, reporter: Reporter) -> Account:
@@ -232,7 +233,7 @@ def _start(plan: _Plan) -> EmbeddedServer:
     if not layout.cluster.exists():
         with plan.reporter.task(f"creating a PostgreSQL {plan.version} cluster", expected_seconds=4):
             sync = plan.options.get("fsync") != "off"
-            cluster.create(layout, account, programs, plan.version, sync=sync)
+            cluster.create(layout, account, programs, plan.version, sync=sync, lock=plan.lock)
     cluster.discard_stale_pid_file(layout)
     socket_dir = cluster.socket_directory(layout, account)
     cluster.write_marker(layout, port=port, socket_dir=str(socket_dir))

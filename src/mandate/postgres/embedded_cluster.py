@@ -178,15 +178,18 @@ def claim(layout: Layout, account: Account) -> None:
 
 
 @contextmanager
-def locked(layout: Layout, reporter: Reporter) -> Iterator[None]:
-    """Only one start or stop at a time for a data directory; waits for the other one."""
+def locked(layout: Layout, reporter: Reporter) -> Iterator[int]:
+    """Only one start or stop at a time for a data directory; waits for the other one.
+
+    Yields the lock's descriptor: a child that inherits it keeps the lock, should this process be killed.
+    """
     try:
         handle = layout.lock.open("a")
     except OSError as error:
         raise unusable(layout.data_dir, error) from None
     with handle:
         _acquire(handle.fileno(), layout, reporter)
-        yield
+        yield handle.fileno()
 
 
 def _acquire(descriptor: int, layout: Layout, reporter: Reporter) -> None:
@@ -242,8 +245,12 @@ def cluster_version(layout: Layout) -> int | None:
         return None
 
 
-def create(layout: Layout, account: Account, programs: Path, version: int, *, sync: bool) -> None:
-    """initdb beside the final place, create database `mandate`, then rename: whole or not at all."""
+def create(layout: Layout, account: Account, programs: Path, version: int, *, sync: bool, lock: int) -> None:
+    """initdb beside the final place, create database `mandate`, then rename: whole or not at all.
+
+    `lock` is the descriptor that `locked` gave: an initdb whose parent was killed holds it to its end, so
+    that the next start does not clear away what is still being written.
+    """
     for leftover in layout.data_dir.glob("new-cluster-*"):
         shutil.rmtree(leftover)
     try:
@@ -252,7 +259,7 @@ def create(layout: Layout, account: Account, programs: Path, version: int, *, sy
     except OSError as error:
         raise unusable(layout.data_dir, error) from None
     try:
-        _initdb(building, layout, account, programs, sync=sync)
+        _initdb(building, layout, account, programs, sync=sync, lock=lock)
         write_marker(layout, postgresql=version)
         building.rename(layout.cluster)
     except BaseException:
@@ -260,15 +267,17 @@ def create(layout: Layout, account: Account, programs: Path, version: int, *, sy
         raise
 
 
-def _initdb(place: Path, layout: Layout, account: Account, programs: Path, *, sync: bool) -> None:
+def _initdb(place: Path, layout: Layout, account: Account, programs: Path, *, sync: bool, lock: int) -> None:
     flags = ["--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=trust", "--data-checksums"]
     extra = ["--no-instructions"] if sync else ["--no-instructions", "--no-sync"]
-    require(run([programs / "initdb", "-D", place, *flags, *extra], account), "initdb", layout)
+    done = run([programs / "initdb", "-D", place, *flags, *extra], account, inherited=(lock,))
+    require(done, "initdb", layout)
     with (place / "postgresql.conf").open("a", encoding="utf-8") as conf:
         conf.write("\ninclude_if_exists = '../mandate.conf'\t# written by `mandate db start`\n")
     # Single-user mode, so that a cluster has its database from the moment it exists.
     single: list[str | Path] = [programs / "postgres", "--single", "-D", place, "postgres"]
-    require(run(single, account, stdin="CREATE DATABASE mandate\n"), "CREATE DATABASE", layout)
+    done = run(single, account, stdin="CREATE DATABASE mandate\n", inherited=(lock,))
+    require(done, "CREATE DATABASE", layout)
 
 
 def require(done: Finished, what: str, layout: Layout) -> None:

@@ -101,8 +101,13 @@ def _created_user(reporter: Reporter) -> str | None:
     return SYSTEM_USER
 
 
-def run(argv: Iterable[str | Path], account: Account, *, stdin: str = "") -> Finished:
-    """Run a program as `account` in a session of its own; interrupted, its whole group is ended."""
+def run(
+    argv: Iterable[str | Path], account: Account, *, stdin: str = "", inherited: tuple[int, ...] = ()
+) -> Finished:
+    """Run a program as `account` in a session of its own; interrupted, its whole group is ended.
+
+    `inherited` are file descriptors that it and its children keep open.
+    """
     other = not account.is_self
     process = subprocess.Popen(
         [str(part) for part in argv],
@@ -117,6 +122,7 @@ def run(argv: Iterable[str | Path], account: Account, *, stdin: str = "") -> Fin
         group=account.gid if other else None,
         extra_groups=[] if other else None,
         umask=0o077,
+        pass_fds=inherited,
         start_new_session=True,
     )
     try:
