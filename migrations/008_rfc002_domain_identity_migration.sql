@@ -81,7 +81,7 @@ DECLARE
     tab text;
     holders text;
 BEGIN
-    FOREACH tab IN ARRAY ARRAY['organizations', 'domains', 'mandate_specs'] || pg_temp.m008_tables() LOOP
+    FOREACH tab IN ARRAY ARRAY['organizations', 'domains'] || pg_temp.m008_tables() || '{mandate_specs}' LOOP
         EXECUTE format('LOCK TABLE mandate.%I IN ACCESS EXCLUSIVE MODE', tab);
     END LOOP;
 EXCEPTION WHEN lock_not_available THEN
@@ -551,10 +551,15 @@ $$;
 
 -- Step 6: what version 8 adds ----------------------------------------------------------------------------------------
 
+CREATE OR REPLACE FUNCTION pg_temp.m008_owner() RETURNS regrole LANGUAGE sql STABLE AS $$
+    SELECT relowner::regrole FROM pg_class WHERE oid = 'mandate.domains'::regclass
+$$;
+
 CREATE OR REPLACE FUNCTION pg_temp.m008_functions() RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
-    CREATE OR REPLACE FUNCTION mandate.prevent_mutation() RETURNS trigger
+    IF to_regprocedure('mandate.prevent_mutation()') IS NULL THEN
+        CREATE FUNCTION mandate.prevent_mutation() RETURNS trigger
     LANGUAGE plpgsql AS $body$
 BEGIN
     RAISE EXCEPTION 'IMMUTABILITY VIOLATION: mandate.% is append-only, % refused', TG_TABLE_NAME, TG_OP
@@ -562,7 +567,9 @@ BEGIN
               HINT = 'Append a new row that supersedes the old one.';
 END
 $body$;
-    RETURN NEXT 'CREATE FUNCTION (prevent_mutation)';
+        EXECUTE format('ALTER FUNCTION mandate.prevent_mutation() OWNER TO %s', pg_temp.m008_owner());
+        RETURN NEXT 'CREATE FUNCTION (prevent_mutation)';
+    END IF;
     -- starts_with, not LIKE: an underscore is legal in a slug and a wildcard in LIKE.
     CREATE FUNCTION mandate.validate_scope_id_domain_prefix() RETURNS trigger
     LANGUAGE plpgsql AS $body$
@@ -671,14 +678,12 @@ $$;
 -- New objects belong to the owner of the tables, and may be read by whoever may read domains.
 CREATE OR REPLACE FUNCTION pg_temp.m008_privileges() RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-    owner regrole;
+    owner regrole := pg_temp.m008_owner();
     item record;
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
-    SELECT relowner::regrole INTO owner FROM pg_class WHERE oid = 'mandate.domains'::regclass;
     EXECUTE format('ALTER TABLE mandate.identity_map OWNER TO %s', owner);
     EXECUTE format('ALTER TABLE mandate.migration_log OWNER TO %s', owner);
-    EXECUTE format('ALTER FUNCTION mandate.prevent_mutation() OWNER TO %s', owner);
     EXECUTE format('ALTER FUNCTION mandate.validate_scope_id_domain_prefix() OWNER TO %s', owner);
     FOR item IN SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
                 FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
@@ -703,11 +708,12 @@ BEGIN
 END
 $$;
 
+-- Statistics of the new columns; the others survived. Inside the transaction, so that COMMIT is the last that can fail.
 CREATE OR REPLACE FUNCTION pg_temp.m008_analyze() RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     tab text;
 BEGIN
-    IF current_setting('mandate.migration_008_done', true) IS DISTINCT FROM 'yes' THEN RETURN; END IF;
+    IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     FOREACH tab IN ARRAY pg_temp.m008_tables() LOOP
         EXECUTE format('ANALYZE mandate.%I (organization_id, domain)', tab);
     END LOOP;
@@ -736,23 +742,14 @@ SELECT * FROM pg_temp.m008_indexes();
 SELECT * FROM pg_temp.m008_identity_map();
 SELECT * FROM pg_temp.m008_append_only();
 SELECT * FROM pg_temp.m008_privileges();
-SELECT * FROM pg_temp.m008_log();
-DO $$ BEGIN
-    IF pg_temp.m008_running() THEN PERFORM set_config('mandate.migration_008_done', 'yes', false); END IF;
-END $$;
-
-\set QUIET off
-COMMIT;
-\set QUIET on
-
--- Statistics of the new columns; the rest survived. The functions and tables of this file are temporary: drop them
--- for the sake of a session that goes on.
 SELECT * FROM pg_temp.m008_analyze();
+SELECT * FROM pg_temp.m008_log();
+
+-- The functions and tables of this file are temporary; gone even for a session that goes on.
 DO $$
 DECLARE
     item record;
 BEGIN
-    PERFORM set_config('mandate.migration_008_done', '', false);
     FOR item IN SELECT oid::regprocedure AS name FROM pg_proc
                 WHERE pronamespace = pg_my_temp_schema() AND proname ~ '^m008_' LOOP
         EXECUTE format('DROP FUNCTION %s', item.name);
@@ -760,3 +757,6 @@ BEGIN
     DROP TABLE pg_temp.m008_domains, pg_temp.m008_scopes, pg_temp.m008_kept, pg_temp.m008_triggers;
 END
 $$;
+
+\set QUIET off
+COMMIT;
