@@ -341,6 +341,24 @@ def test_an_interrupted_creation_leaves_no_half_cluster(place: Path, number: sig
     assert list(place.glob("new-cluster-*")) == []
 
 
+def test_a_start_waits_for_an_initdb_whose_starter_was_killed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter = spawn("db", "start", "--data-dir", place, "--port", "0")
+    _wait_for(starter, lambda: list(place.glob("new-cluster-*/base")))
+    (initdb,) = [one for one in psutil.Process(starter.pid).children() if one.name() == "initdb"]
+    initdb.suspend()
+    starter.kill()
+    starter.communicate()
+    monkeypatch.setattr(embedded_cluster, "LOCK_WAIT_SECONDS", 0.2)
+    with pytest.raises(EmbeddedServerError, match="has not ended"):
+        begin(place)
+    monkeypatch.undo()
+    initdb.resume()
+    assert ask(begin(place), b"SELECT 1") == 1
+    assert list(place.glob("new-cluster-*")) == []
+
+
 @contextmanager
 def small_disk(mebibytes: int) -> Iterator[Path]:
     """A tmpfs of this size; skips where mounting is not permitted."""
