@@ -165,6 +165,20 @@ def test_an_unknown_outcome_is_not_called_unchanged() -> None:
     assert told.next[0].command == "mandate status"
 
 
+def test_a_rollback_that_failed_is_the_verdict_whatever_the_run_was() -> None:
+    rollback = records.rolled_back().steps[-1]
+    error = {"code": "writer-connected", "message": "psql of bob is still connected", "hint": "end it"}
+    failed = replace(rollback, status="failed", error=error, evidence={})
+    record = replace(records.complete(), steps=(*records.complete().steps, failed), exit_code=9)
+    told = verdict(record)
+    assert (told.tone, told.headline) == (
+        "bad",
+        "Migration 008 stopped: roll back from the backup failed",
+    )
+    assert told.state == "The database is migrated. The services are back."
+    assert [action.text for action in told.next][0] == "End it."
+
+
 def test_the_timeline_is_working_time() -> None:
     """A run that lay over night between two steps has bars that can still be read."""
     record = records.complete()

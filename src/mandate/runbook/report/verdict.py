@@ -41,6 +41,9 @@ def verdict(record: RunRecord) -> Verdict:
     name = f"Migration {record.migration}"
     if rolled_back(record):
         return _rolled_back(record, name)
+    rollback = record.step("rollback")
+    if rollback is not None and rollback.status == "failed":
+        return _failed(record, name, rollback)
     judge = {
         "complete": _complete,
         "running": _running,
@@ -51,8 +54,9 @@ def verdict(record: RunRecord) -> Verdict:
 
 
 def failed_step(record: RunRecord) -> StepRecord | None:
-    """The step that failed, if one did."""
-    return next((step for step in record.steps if step.status == "failed"), None)
+    """The step of the guide that failed, if one did."""
+    failed = (step for step in record.steps if step.status == "failed" and step.name != "rollback")
+    return next(failed, None)
 
 
 def proven(record: RunRecord) -> tuple[int, int]:
@@ -160,8 +164,8 @@ def _after_rollback(step: StepRecord | None) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def _failed(record: RunRecord, name: str) -> Verdict:
-    step = failed_step(record)
+def _failed(record: RunRecord, name: str, step: StepRecord | None = None) -> Verdict:
+    step = step or failed_step(record)
     if step is None:
         status = Action("See where it stands.", "mandate status")
         return Verdict("bad", f"{name} failed", "No step says why.", _state(record), (status,))
