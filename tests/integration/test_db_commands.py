@@ -155,6 +155,15 @@ def test_bad_input(open_directory: Path, arguments: tuple[str, ...], code: int, 
     assert "Traceback" not in done.stderr
 
 
+def test_a_directory_that_is_not_ours(open_directory: Path) -> None:
+    (open_directory / "x").touch()
+    done = mandate("db", "start", "--data-dir", open_directory)
+    assert done.returncode == 9
+    assert "not a data directory of Mandate" in done.stderr
+    assert done.stdout == ""
+    assert [entry.name for entry in open_directory.iterdir()] == ["x"]
+
+
 def test_from_a_directory_that_was_deleted(open_directory: Path) -> None:
     done = shell(
         'mkdir "$D/gone"; cd "$D/gone"; rmdir "$D/gone"; mandate db status', {"D": str(open_directory)}

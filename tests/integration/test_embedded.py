@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.commands import as_user, mandate, spawn
+from tests.commands import as_user, spawn
 from tests.servers import UNSAFE_AND_FAST, temporary_directory
 
 from mandate.errors import DiskFull, EmbeddedServerError, MandateError, UsageError
@@ -492,12 +492,3 @@ def test_status_of_a_server_says_where_it_is(server: EmbeddedServer, place: Path
     assert found.log is not None
     assert found.log.read_text()
     assert found.started_at is not None
-
-
-def test_the_command_s_words_on_a_taken_directory(place: Path) -> None:
-    place.mkdir()
-    (place / "x").touch()
-    done = mandate("db", "start", "--data-dir", place)
-    assert done.returncode == 9
-    assert "not a data directory of Mandate" in done.stderr
-    assert done.stdout == ""
