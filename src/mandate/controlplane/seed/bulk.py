@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from psycopg import sql
-
 from mandate.errors import MandateError
-from mandate.postgres.connection import Session
+from mandate.postgres.connection import Session, sql
 from mandate.progress import Task
 
 _FIND = (Path(__file__).parent / "bulk_objects.sql").read_bytes()

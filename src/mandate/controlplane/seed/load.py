@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from psycopg import sql
-
 from mandate.controlplane.seed import bulk, reference, schema
 from mandate.controlplane.seed.dialect import Dialect, Version
 from mandate.controlplane.seed.history import Block, History, plan
@@ -26,7 +24,7 @@ from mandate.errors import (
     OutcomeUnknown,
     RunLocked,
 )
-from mandate.postgres.connection import Session, Target, connect
+from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.postgres.copying import copy_text, insert, statement
 from mandate.progress import Reporter, Silent
 
@@ -207,10 +205,13 @@ class _Load:
                 task.update(done, note=f"{rows:,} rows")
 
     def _analyze(self) -> None:
-        """Statistics, after the commit: without them the history is there all the same."""
+        """Statistics, after the commit: the history is there with them or without."""
         with self._timed("analyze"), self._reporter.task("Gathering statistics"):
-            for table in self._rows:
-                self._session.execute(sql.SQL("ANALYZE mandate.{}").format(sql.Identifier(table)))
+            try:
+                for table in self._rows:
+                    self._session.execute(sql.SQL("ANALYZE mandate.{}").format(sql.Identifier(table)))
+            except DatabaseError as error:
+                self._reporter.line(f"the history is there, but ANALYZE failed: {error.message}")
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

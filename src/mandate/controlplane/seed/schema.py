@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from psycopg import sql
-
 from mandate.controlplane.seed.dialect import DECISIONS, TIMELINE, VERDICTS, Version
 from mandate.errors import NotMandate
-from mandate.postgres.connection import Session
+from mandate.postgres.connection import Session, sql
 
 LARGE = (DECISIONS, VERDICTS, TIMELINE)
 _COLUMNS = """
