@@ -5,16 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.commands import clean_environment, spawn
 
 from mandate.postgres import programs
 from mandate.postgres.connection import Target, connect
+
+T = TypeVar("T")
 
 MIGRATION_008 = next((Path(__file__).parents[1] / "migrations").glob("008_rfc002*.sql"))
 
@@ -41,6 +44,15 @@ class Answer:
         prefix, _, name = document["type"].rpartition(":")
         assert prefix == "urn:mandate:problem"
         return str(name)
+
+
+def eventually(look: Callable[[], T | None], *, within_seconds: float = 60) -> T:
+    """What `look` gives as soon as that is true."""
+    end = time.monotonic() + within_seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+    return found
 
 
 class Service:
@@ -79,7 +91,16 @@ class Service:
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of the log; each must be a JSON object."""
-        return [json.loads(line) for line in self.log_file.read_text("utf-8").splitlines()]
+        text = self.log_file.read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def line(self, answer: Answer) -> dict[str, Any]:
+        """The log's line about a request; it is written after the answer has left."""
+        wanted = answer.headers["x-request-id"]
+        return eventually(lambda: next((x for x in self._lines() if x.get("request_id") == wanted), None))
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return self.log() if self.log_file.exists() else []
 
     def stop(self) -> int:
         """End it with SIGTERM; its exit code."""

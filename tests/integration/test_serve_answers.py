@@ -422,8 +422,7 @@ def test_the_description_names_every_path_and_needs_no_other_host(record: Record
 def test_the_log_has_a_line_for_every_request_and_nothing_a_caller_made_up(record: Record) -> None:
     answer = record.service.get("/api/decisions?actor=the-failed-exception")
     again = record.service.get("/api/decisions/error-fail/verdict")
-    lines = {line.get("request_id"): line for line in record.service.log()}
-    first, second = lines[answer.headers["x-request-id"]], lines[again.headers["x-request-id"]]
+    first, second = record.service.line(answer), record.service.line(again)
     assert (first["method"], first["path"], first["status"]) == ("GET", "/api/decisions", 200)
     assert first["ms"] > 0
     assert (second["path"], second["status"]) == ("/api/decisions/?/verdict", 400)

@@ -31,6 +31,14 @@ HISTORY = [
         d.timestamp
     FROM mandate.decision_events d, (SELECT * FROM mandate.policy_snapshots LIMIT 1) s
     """,
+    """
+    INSERT INTO mandate.audit_timeline_entries
+        (entry_id, decision_id, intent, stage, actor, target, summary, details, severity, event_source,
+        authority_level, organization_id, domain_id, timestamp)
+    SELECT md5('t' || decision_id)::uuid, decision_id, intent, stage, actor, target, 'Verdict ALLOW',
+        '{"type": "VERDICT_ISSUED"}', 'info', 'system', 'system', organization_id, domain_id, timestamp
+    FROM mandate.decision_events
+    """,
 ]
 DEEP = {"after_1": "2026-01-01 00:30:00+00", "after_2": "00000000-0000-0000-0000-000000000000"}
 
@@ -86,9 +94,11 @@ def test_pages_are_read_from_the_index_on_time(session: Session, statement: str,
 
 
 def test_a_filter_that_is_not_given_costs_nothing(session: Session) -> None:
-    text = str(plan(session, "decisions"))
-    assert "'intent" not in text.lower()
-    assert "IS NULL" not in text
+    found = plan(session, "decisions")
+    reading = [node for node in nodes(found) if node.get("Relation Name") == "decision_events"]
+    assert reading
+    assert not [node for node in reading if "Filter" in node]
+    assert "IS NULL" not in str(found)
 
 
 def test_a_verdict_s_decision_is_not_read_unless_asked_about(session: Session) -> None:
