@@ -21,7 +21,7 @@ from mandate.runbook import restore
 from mandate.runbook.written_since import Loss
 
 # When a task of this label begins.
-_LABELS = {"begun": "restore into", "restored": "fingerprint", "swapped": "verify"}
+_LABELS = {"begun": "restore", "restored": "fingerprint", "swapped": "verify"}
 
 POINTS = ("begun", "restored", "asked", "door closed", "swapped")
 

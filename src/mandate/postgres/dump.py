@@ -109,8 +109,8 @@ class _DumpProgress:
 
     def line(self, line: str) -> None:
         if found := _DUMPING.search(line):
-            self.note = found["table"]
-            self._begun += self._tables.get(self.note, 0)
+            self._begun += self._tables.get(found["table"], 0)
+            self.note = _short(found["table"])
 
     def done(self) -> float:
         rows = _ask(
@@ -159,7 +159,6 @@ def restore(
     jobs: int,
     expected_bytes: int,
     reporter: Reporter,
-    label: str = "restore",
 ) -> float:
     """Restore into the target, an empty database, and return the seconds it took.
 
@@ -172,7 +171,7 @@ def restore(
     started = time.monotonic()
     with (
         closing(_RestoreProgress(target)) as progress,
-        reporter.task(label, total=expected_bytes, unit="bytes") as task,
+        reporter.task("restore", total=expected_bytes, unit="bytes") as task,
     ):
 
         def tick(_: int) -> None:
@@ -198,7 +197,7 @@ class _RestoreProgress:
         if _ERROR.match(line):
             self._errors.append(line)
         elif found := _RESTORING.match(line):
-            self.note = f"{found['kind'].lower()} {found['name']}"
+            self.note = f"{found['kind'].lower()} {_short(found['name'])}"
 
     @property
     def only_harmless_errors(self) -> bool:
@@ -211,6 +210,11 @@ class _RestoreProgress:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
+
+
+def _short(name: str) -> str:
+    """What of an object's name fits beside a progress bar: no schema, no table before it, 32 characters."""
+    return name.strip('"').split(".")[-1].split(" ")[-1][:32]
 
 
 def _for_restore(target: Target) -> Target:

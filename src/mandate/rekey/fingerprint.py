@@ -181,7 +181,7 @@ def _spread(
             for future in as_completed(running):
                 chunk = running[future]
                 done += chunk.bytes
-                task.update(done, note=chunk.table)
+                task.update(done, note=chunk.table.rpartition(".")[2])
                 yield chunk, future.result()
         except BaseException:
             _stop(pool, running, sessions)

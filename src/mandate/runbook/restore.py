@@ -183,7 +183,7 @@ def _restore_beside(rollback: Rollback, keeper: Session, description: Descriptio
             return
         space.require(space.for_database(session, work.target, "the restored database"))
     _restore(work, rollback.archive.resolve(), description, rollback.beside, scratches.RESTORED)
-    with work.session(rollback.beside) as session, work.reporter.task("analyze the restored database"):
+    with work.session(rollback.beside) as session, work.reporter.task("analyze"):
         session.execute("ANALYZE")
 
 
@@ -292,7 +292,7 @@ def _verify(rollback: Rollback, description: Description) -> dict[str, Fingerpri
     work = rollback.work
     with work.session() as session, work.helpers() as helpers:
         version = migrations.schema_version(session)
-        found = scratches.measure(session, helpers, work.reporter, f"verify {rollback.name}")
+        found = scratches.measure(session, helpers, work.reporter, "verify after the swap")
     expected = _without_journal(_fingerprints(description))
     try:
         if version != description.schema_version:

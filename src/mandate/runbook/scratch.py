@@ -124,7 +124,6 @@ def restore(
             jobs=work.jobs,
             expected_bytes=expected.database_bytes,
             reporter=work.reporter,
-            label=f"restore into {name}",
         )
         database.apply_properties(session, name, expected.properties)
         found = _measure(work, name)
@@ -157,7 +156,7 @@ def measure(
 
 def _measure(work: Work, name: str) -> dict[str, Fingerprint]:
     with work.session(name) as session, work.helpers(name) as helpers:
-        return measure(session, helpers, work.reporter, f"fingerprint {name}")
+        return measure(session, helpers, work.reporter, "fingerprint the copy")
 
 
 def require_equal(expected: Mapping[str, Fingerprint], found: Mapping[str, Fingerprint]) -> None:
