@@ -1,0 +1,1 @@
+"""HTTP: parameters, cursors, problems, routes."""
