@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from mandate import errors, settings
-from mandate.cli.app import app
+from mandate.cli.app import build
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "<!-- Made from the code by `make docs`; do not edit. -->\n\n"
@@ -53,7 +53,7 @@ def commands_page() -> str:
         "`--format json` prints one JSON document with a versioned `schema`. What each exit status means:\n"
         "[exit codes](exit-codes.md). What a flag overrides: [mandate.toml](mandate.toml.md).\n"
     )
-    sections = [_command(*entry) for entry in _walk("mandate", get_command(app))]
+    sections = [_command(*entry) for entry in _walk("mandate", get_command(build()))]
     return intro + "".join(sections)
 
 

@@ -16,7 +16,7 @@ from tests import commands
 from tests import report_records as records
 from typer.testing import CliRunner, Result
 
-from mandate.cli.app import app
+from mandate.cli.app import build
 from mandate.runbook import evidence, signing
 from mandate.runbook.record import RunRecord
 from mandate.runbook.report import html
@@ -53,7 +53,7 @@ def mandate(*arguments: str | Path, cwd: Path, env: dict[str, str]) -> Result:
     here = Path.cwd()
     os.chdir(cwd)
     try:
-        return CliRunner(env=env).invoke(app, [*map(str, arguments)])
+        return CliRunner(env=env).invoke(build(), [*map(str, arguments)])
     finally:
         os.chdir(here)
 

@@ -1,48 +1,53 @@
-"""The command tree. Each group of commands lives in a module of its name."""
+"""The command tree. Each group of commands lives in a module of its name, imported when it is asked for."""
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 import mandate
-from mandate.cli import (
-    backup,
-    db,
-    db_seed,
-    demo,
-    doctor,
-    report,
-    rollback,
-    run,
-    serve,
-    smoke,
-    steps,
-    watch,
-)
 
-app = typer.Typer(
-    name="mandate",
-    help="A control plane for AI agents' decisions, and the conductor that migrates its record.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-db.app.command("seed")(db_seed.command)
-app.add_typer(db.app, name="db")
-run.register(app)
-steps.register(app)
-watch.register(app)
-rollback.register(app)
-app.command("smoke")(smoke.command)
-app.command()(backup.backup)
-app.command()(demo.demo)
-app.command()(doctor.doctor)
-app.command()(report.report)
-app.command()(serve.serve)
+# Command -> the module that registers it. In the order of --help.
+COMMANDS = {
+    "run": "run",
+    "plan": "run",
+    "check": "steps",
+    "verify": "steps",
+    "probe": "steps",
+    "rehearse": "steps",
+    "diagnose": "steps",
+    "status": "watch",
+    "watch": "watch",
+    "rollback": "rollback",
+    "smoke": "smoke",
+    "backup": "backup",
+    "report": "report",
+    "demo": "demo",
+    "doctor": "doctor",
+    "serve": "serve",
+    "db": "db",
+}
+
+
+def build(only: str | None = None) -> typer.Typer:
+    """The whole tree, or just the module that has the command `only`: starting should not take a second."""
+    app = typer.Typer(
+        name="mandate",
+        help="A control plane for AI agents' decisions, and the conductor that migrates its record.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    modules = [COMMANDS[only]] if only in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
+    for module in modules:
+        import_module(f"mandate.cli.{module}").register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -51,7 +56,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -62,4 +66,4 @@ def root(
 
 def main() -> None:
     """Entry point of the `mandate` command."""
-    app()
+    build(sys.argv[1] if len(sys.argv) > 1 else None)()

@@ -100,3 +100,8 @@ def _text(taken: Backup) -> str:
             *rows,
         ]
     )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(backup)

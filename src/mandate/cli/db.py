@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mandate.cli import options, output
+from mandate.cli import db_seed, options, output
 from mandate.cli.options import Config, DataDir, Dsn, FormatOption
 from mandate.cli.output import ConsoleReporter, Format
 from mandate.errors import DatabaseError, EmbeddedServerError
@@ -281,3 +281,9 @@ def _init_text(result: migrations.InitResult, goal: Target) -> str:
     else:
         lines.append(f"The database is at version {result.version_after} already; nothing to do.")
     return "\n".join(lines)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group of commands of this module."""
+    app.command("seed")(db_seed.command)
+    parent.add_typer(app, name="db")

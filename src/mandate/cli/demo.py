@@ -162,3 +162,8 @@ def _service(stage: Stage, keep: bool, reporter: output.ConsoleReporter) -> Iter
     finally:
         if not keep:
             adapter.stop(reporter)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(demo)

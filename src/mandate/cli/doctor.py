@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import mandate
 from mandate import settings as configuration
+import typer
+
 from mandate.cli import db, options, output
 from mandate.cli.options import Config, DataDir, Dsn, FormatOption
 from mandate.cli.output import Format
@@ -214,3 +216,8 @@ def _columns(*cells: tuple[str, int]) -> list[str]:
         )
         rows.append(("  " + " ".join(parts)).rstrip())
     return rows
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(doctor)

@@ -193,3 +193,8 @@ def _meaning(found: Verification) -> str:
         "the key came with the evidence: nothing changed since its holder signed, but who\n"
         "that is, it does not show. Compare the fingerprint, or give --key"
     )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(report)

@@ -13,7 +13,7 @@ from mandate.cli import options, output, run_text
 from mandate.cli.output import Format
 from mandate.errors import MandateError, UsageError
 from mandate.postgres.target import resolve
-from mandate.runbook import conduct, guide, notify, planning, publish
+from mandate.runbook import conduct, guide, notify, planning
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.step import Options
 
@@ -106,7 +106,10 @@ def watcher(request: conduct.Request, reporter: output.ConsoleReporter) -> condu
 
 def finish(record: RunRecord, error: MandateError | None, chosen: settings.Settings, format: Format) -> int:
     """Write the report, tell who wants to be told, show the end; the exit code."""
-    files = publish.publish(record)
+    # Templates and cryptography take a third of a second to import; most commands need neither.
+    from mandate.runbook import publish
+
+    files = publish.publish(record, chosen.run.signing_key)
     told = notify.send(chosen.notify, run_text.subject(record), run_text.body(record))
     data = {
         "run": record.as_dict(),

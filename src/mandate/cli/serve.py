@@ -83,3 +83,8 @@ def _text(listening: Listening, database: Target | None) -> str:
         f"  log       {listening.log_file}\n"
         "  stop      Ctrl-C or SIGTERM"
     )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(serve)

@@ -83,3 +83,8 @@ def _text(found: Smoke) -> str:
         lines += [f"      {file}" for file in found.logs.files]
     lines += [f"warn  {warning}" for warning in found.warnings]
     return "\n".join(lines)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("smoke")(command)

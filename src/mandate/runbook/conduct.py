@@ -82,11 +82,13 @@ def run(request: Request, watcher: Watcher) -> Result:
             raise action.error
         if isinstance(action, next_action.Nothing):
             return Result(latest, nothing=action.because)
+        before: frozenset[str] = frozenset()
         if isinstance(action, next_action.Resume) and _same_steps(action.record, request):
             record, because = _resume(action, request, watcher.reporter), action.because
+            before = next_action.passed_steps(latest)
         else:
             record, because = new_record(request, session), ""
-        record, wanted = next_action.restrict(record, request.first, request.last)
+        record, wanted = next_action.restrict(record, request.first, request.last, before)
         return _Conductor(request, watcher, session, record, wanted).conduct(because)
 
 

@@ -115,6 +115,11 @@ def _again_unless_passed(step: StepRecord) -> StepRecord:
     return step if step.status == "passed" else pending(step)
 
 
+def passed_steps(record: RunRecord | None) -> frozenset[str]:
+    """Names of the steps of a run that have passed."""
+    return frozenset(step.name for step in record.steps if step.status == "passed") if record else frozenset()
+
+
 def pending(step: StepRecord) -> StepRecord:
     """The step as not yet done; its attempts are kept."""
     return replace(step, status="pending", summary="", error=None, warnings=())
@@ -124,10 +129,12 @@ def _position(steps: Sequence[StepRecord], name: str) -> int:
     return next(place for place, step in enumerate(steps) if step.name == name)
 
 
-def restrict(record: RunRecord, first: str | None, last: str | None) -> tuple[RunRecord, frozenset[str]]:
+def restrict(
+    record: RunRecord, first: str | None, last: str | None, passed_before: frozenset[str] = frozenset()
+) -> tuple[RunRecord, frozenset[str]]:
     """The record with steps before `first` skipped, and the names of the steps to run now.
 
-    Raises UsageError for an unknown name, an empty range, or a skipped step that must not be skipped.
+    `passed_before`: steps that passed in an earlier attempt of this run and would be proven again. Raises UsageError for an unknown name, an empty range, or a skipped step that must not be skipped.
     """
     names = [step.name for step in record.steps]
     start = _index(names, first, 0, "--from")
@@ -135,7 +142,7 @@ def restrict(record: RunRecord, first: str | None, last: str | None) -> tuple[Ru
     if start > end:
         raise UsageError(f"--from {first} comes after --to {last}", hint=f"steps: {', '.join(names)}")
     for step in record.steps[:start]:
-        if step.status not in ("passed", "skipped") and step.name not in OPTIONAL:
+        if step.status not in ("passed", "skipped") and step.name not in OPTIONAL | passed_before:
             raise UsageError(
                 f"--from {first} would leave out {step.name}, which has not passed in this run",
                 hint=f"start at {step.name}, or leave --from out",

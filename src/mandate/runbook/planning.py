@@ -106,7 +106,8 @@ def _steps(
         record, text = action.record, f"go on with run {action.record.run_id}: {action.because}"
     else:
         record, text = conduct.new_record(request, session), "begin a new run"
-    record, wanted = next_action.restrict(record, request.first, request.last)
+    before = next_action.passed_steps(journal.load_record(session, migration=request.migration))
+    record, wanted = next_action.restrict(record, request.first, request.last, before)
     planned = conduct.planned_seconds(session)
     rows = tuple(
         PlannedStep(

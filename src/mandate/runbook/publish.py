@@ -10,7 +10,7 @@ from mandate.runbook.record import RunRecord
 from mandate.runbook.report import html, json_report, junit, text
 
 
-def publish(record: RunRecord) -> dict[str, Path]:
+def publish(record: RunRecord, signing_key: Path | None = None) -> dict[str, Path]:
     """Write report.html, report.json, report.xml, report.txt and the signed evidence.json; their paths.
 
     Raises MandateError when the run directory cannot be written.
@@ -26,7 +26,7 @@ def publish(record: RunRecord) -> dict[str, Path]:
     try:
         for name, content in texts.items():
             (directory / name).write_text(content, "utf-8")
-        signed = evidence.bundle(directory, record)
+        signed = evidence.bundle(directory, record, signing_key)
     except OSError as error:
         raise MandateError(
             f"the report cannot be written to {directory}: {error.strerror}",
