@@ -241,6 +241,9 @@ DECLARE
 BEGIN
     RETURN QUERY SELECT format('domain %s is called %L, which is not a slug', domain_id, new_name)
                  FROM pg_temp.m008_domains WHERE new_name !~ '^[a-z0-9_-]+$' OR new_name IS NULL;
+    RETURN QUERY SELECT format('domain %s belongs to organization %s, which does not exist', d.domain_id, d.organization_id)
+                 FROM pg_temp.m008_domains d LEFT JOIN mandate.organizations o USING (organization_id)
+                 WHERE o.organization_id IS NULL;
     RETURN QUERY SELECT format('%s domains of organization %s become %L', count(*), organization_id, new_name)
                  FROM pg_temp.m008_domains GROUP BY organization_id, new_name HAVING count(*) > 1;
     RETURN QUERY SELECT format('%s scopes become %L', count(*), new_scope_id)
@@ -259,12 +262,23 @@ BEGIN
                    count(*) FILTER (WHERE r.organization_id <> d.organization_id) AS other_organization,
                    count(*) FILTER (WHERE %1$s NOT IN ('', d.old_name, d.new_name)) AS other_text,
                    count(*) FILTER (WHERE %2$s IS NOT NULL AND s.scope_id IS NULL) AS unknown_scope,
-                   count(*) FILTER (WHERE s.domain_id <> r.domain_id) AS other_scope
+                   count(*) FILTER (WHERE s.domain_id <> r.domain_id) AS other_scope,
+                   count(*) FILTER (WHERE r.organization_id IS NOT NULL AND o.organization_id IS NULL)
+                       AS unknown_organization,
+                   %4$s AS unknown_decision, %5$s AS unknown_snapshot
             FROM mandate.%3$I r
             LEFT JOIN pg_temp.m008_domains d ON d.domain_id = r.domain_id
-            LEFT JOIN pg_temp.m008_scopes s ON s.scope_id = %2$s $sql$,
+            LEFT JOIN mandate.organizations o ON o.organization_id = r.organization_id
+            LEFT JOIN pg_temp.m008_scopes s ON s.scope_id = %2$s %6$s $sql$,
             CASE WHEN pg_temp.m008_has_column(tab, 'domain') THEN 'r.domain' ELSE 'NULL::text' END,
-            CASE WHEN tab = 'verdict_events' THEN 'r.scope_id' ELSE 'NULL::uuid' END, tab) INTO bad;
+            CASE WHEN tab = 'verdict_events' THEN 'r.scope_id' ELSE 'NULL::uuid' END, tab,
+            CASE WHEN tab IN ('verdict_events', 'audit_timeline_entries')
+                 THEN 'count(*) FILTER (WHERE e.decision_id IS NULL)' ELSE '0::bigint' END,
+            CASE WHEN tab = 'verdict_events' THEN 'count(*) FILTER (WHERE p.snapshot_id IS NULL)' ELSE '0::bigint' END,
+            CASE WHEN tab IN ('verdict_events', 'audit_timeline_entries')
+                 THEN 'LEFT JOIN mandate.decision_events e ON e.decision_id = r.decision_id ' ELSE '' END
+            || CASE WHEN tab = 'verdict_events'
+                    THEN 'LEFT JOIN mandate.policy_snapshots p ON p.snapshot_id = r.snapshot_id' ELSE '' END) INTO bad;
         RETURN QUERY SELECT format('%s: %s rows %s', tab, p.rows, p.problem) FROM (VALUES
             (bad.no_organization, 'without organization_id'),
             (bad.no_domain, 'without domain_id'),
@@ -272,7 +286,10 @@ BEGIN
             (bad.other_organization, 'whose organization is not that of their domain'),
             (bad.other_text, 'whose domain text contradicts their domain_id'),
             (bad.unknown_scope, 'whose scope_id is not in scopes'),
-            (bad.other_scope, 'whose scope belongs to another domain')) p (rows, problem)
+            (bad.other_scope, 'whose scope belongs to another domain'),
+            (bad.unknown_organization, 'whose organization_id is not in organizations'),
+            (bad.unknown_decision, 'whose decision_id is not in decision_events'),
+            (bad.unknown_snapshot, 'whose snapshot_id is not in policy_snapshots')) p (rows, problem)
         WHERE p.rows > 0;
     END LOOP;
 END

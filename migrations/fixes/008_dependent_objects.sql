@@ -17,6 +17,8 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 \echo '-- before the migration, dependants first'
 WITH RECURSIVE going AS (
     SELECT a.attrelid, a.attnum FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid

@@ -14,6 +14,8 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT i.inhrelid::regclass, 'of', i.inhparent::regclass FROM pg_inherits i
 JOIN pg_class c ON c.oid IN (i.inhrelid, i.inhparent)
 WHERE c.relnamespace = 'mandate'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1;

@@ -13,6 +13,8 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT format('SELECT pg_terminate_backend(%s); -- %s, %s, %s, since %s', pid, usename, application_name, state,
               date_trunc('second', xact_start))
 FROM pg_stat_activity

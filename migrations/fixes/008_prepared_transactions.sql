@@ -12,5 +12,7 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT format('ROLLBACK PREPARED %L; -- or COMMIT PREPARED; %s, since %s', gid, owner, date_trunc('second', prepared))
 FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared;

@@ -13,6 +13,8 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT DISTINCT format('GRANT %I TO %I;', c.relowner::regrole, current_user)
 FROM pg_class c WHERE c.relnamespace = 'mandate'::regnamespace AND c.relkind IN ('r', 'p')
   AND NOT pg_has_role(c.relowner, 'USAGE')

@@ -13,6 +13,8 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT CASE WHEN p.puballtables OR NOT EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid
                                                AND r.prrelid = to_regclass('mandate.' || t.tablename))
             THEN format('DROP PUBLICATION %I; -- covers %I as a whole', p.pubname, t.tablename)

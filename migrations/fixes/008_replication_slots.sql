@@ -14,6 +14,8 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT format('SELECT pg_drop_replication_slot(%L); -- plugin %s, %s', slot_name, plugin,
               CASE WHEN active THEN 'in use by pid ' || active_pid ELSE 'not in use' END)
 FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database() ORDER BY slot_name;

@@ -14,5 +14,7 @@
 \pset tuples_only on
 \pset fieldsep ' | '
 
+SET search_path = pg_catalog;
+
 SELECT scope_id, octet_length(concat(environment, service, agent, scope_system, tenant)) AS bytes FROM mandate.scopes
 ORDER BY 2 DESC, 1 LIMIT 20;
