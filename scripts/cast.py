@@ -42,6 +42,7 @@ def record(command: list[str]) -> str:
     os.close(theirs)
     written = _read(ours)
     if process.wait():
+        sys.stderr.buffer.write(written)
         raise subprocess.CalledProcessError(process.returncode, command, output=written)
     return written.decode("utf-8", errors="replace")
 
