@@ -142,7 +142,8 @@ SUMMARIES = {
 EXIT_CODES_NOTE = """
 With `--format json` a failed command prints `{"schema": "mandate.error/1", "error": {...}}` with the stable
 `code` below, the message, a hint and the error's figures. A run that failed and was rolled back cleanly is
-still a failed run: it ends with 8, not with 0. `mandate rollback` ends with 0 when it has done what was asked.
+still a failed run: it ends with 8, not with 0. `mandate rollback` ends with 0 when it has done what was
+asked.
 """
 
 
