@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import mandate
-from mandate import settings as configuration
 import typer
 
+import mandate
+from mandate import settings as configuration
 from mandate.cli import db, options, output
 from mandate.cli.options import Config, DataDir, Dsn, FormatOption
 from mandate.cli.output import Format
