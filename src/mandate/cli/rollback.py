@@ -58,6 +58,10 @@ def rollback(
         run.watcher(request, output.ConsoleReporter(format)),
     )
     assert result.record is not None
+    if result.nothing is not None:
+        data = {"run": result.record.as_dict(), "nothing_to_do": result.nothing}
+        output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
+        return 0
     run.finish(result.record, result.error, loaded.settings, format)
     return result.error.exit_code if result.error else 0
 

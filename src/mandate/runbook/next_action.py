@@ -134,7 +134,8 @@ def restrict(
 ) -> tuple[RunRecord, frozenset[str]]:
     """The record with steps before `first` skipped, and the names of the steps to run now.
 
-    `passed_before`: steps that passed in an earlier attempt of this run and would be proven again. Raises UsageError for an unknown name, an empty range, or a skipped step that must not be skipped.
+    `passed_before`: steps that passed in an earlier attempt of this run and would be proven again. Raises
+    UsageError for an unknown name, an empty range, or a skipped step that must not be skipped.
     """
     names = [step.name for step in record.steps]
     start = _index(names, first, 0, "--from")

@@ -16,6 +16,7 @@ from mandate.postgres.connection import Session, connect
 from mandate.runbook import conduct, journal, lock, migrations, next_action, restore
 from mandate.runbook.checklist import checklist, criteria
 from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.report import source
 from mandate.runbook.scratch import Work
 from mandate.runbook.step import Context, Step
 from mandate.runbook.steps import s10_stop, s80_restart
@@ -47,18 +48,33 @@ def from_backup(request: Request, watcher: conduct.Watcher) -> conduct.Result:
     with ExitStack() as stack:
         session = stack.enter_context(lock.held(target, run_name, wait_seconds=request.conduct.wait_seconds))
         migrations.require_supported(session)
-        record = _record(request, session)
+        latest = journal.load_record(session, migration=request.conduct.migration)
+        if latest is not None and latest.status == "rolled-back" and request.archive is None:
+            return conduct.Result(latest, nothing=f"run {latest.run_id} is rolled back already")
+        record = _record(request, session, latest)
         archive = _archive(request, record)
         return _Rollback(request, watcher, record, archive, stack).run(session)
 
 
-def _record(request: Request, session: Session) -> RunRecord:
+def _record(request: Request, session: Session, latest: RunRecord | None) -> RunRecord:
     """The run to undo; without one (the file was run by hand) a record of the rollback alone."""
-    latest = journal.load_record(session, migration=request.conduct.migration)
     if latest is None or latest.status == "rolled-back":
         return replace(conduct.new_record(request.conduct, session), steps=())
-    steps = tuple(step for step in latest.steps if step.name != STEP_NAME)
-    return replace(latest, steps=tuple(map(_as_left, steps)))
+    known = _from_file(latest)
+    steps = tuple(step for step in known.steps if step.name != STEP_NAME)
+    return replace(known, steps=tuple(map(_as_left, steps)))
+
+
+def _from_file(latest: RunRecord) -> RunRecord:
+    """The run as its run.json has it.
+
+    A rollback killed right after the swap finds a journal from before the backup: the file knows more.
+    """
+    path = Path(latest.directory) / "run.json"
+    if not path.is_file():
+        return latest
+    written = source.read(path)
+    return written if written.run_id == latest.run_id else latest
 
 
 def _as_left(step: StepRecord) -> StepRecord:
