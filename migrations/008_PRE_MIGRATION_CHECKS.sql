@@ -178,7 +178,8 @@ BEGIN
 END
 $$;
 
-CREATE TEMP VIEW v7_domains AS
+-- A table, because every policy looks a domain up.
+CREATE TEMP TABLE v7_domains AS
 SELECT d.*, pg_temp.v7_hex(d.domain_id::text) AS hex,
        COALESCE((SELECT m.new_name FROM pg_temp.v7_domain_names m
                  WHERE m.old_name = d.name AND (m.organization_id IS NULL OR m.organization_id = d.organization_id)
@@ -186,6 +187,7 @@ SELECT d.*, pg_temp.v7_hex(d.domain_id::text) AS hex,
                  ORDER BY m.domain_id NULLS LAST, m.organization_id NULLS LAST, m.new_name COLLATE "C" LIMIT 1),
                 d.name) AS new_name
 FROM pg_temp.v7_raw_domains d;
+ANALYZE pg_temp.v7_domains;
 
 -- Every scope with the readable id that the migration will give it.
 CREATE TEMP VIEW v7_new_scopes AS
