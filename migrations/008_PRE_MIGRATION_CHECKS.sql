@@ -98,8 +98,9 @@ SELECT CASE WHEN to_regclass('mandate.identity_map') IS NOT NULL AND NOT EXISTS 
             THEN 8 ELSE 7 END AS version;
 
 CREATE OR REPLACE FUNCTION pg_temp.v7_column(tab text, col text, type text) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT COALESCE((SELECT format('t.%I AS %I', col, col) FROM pg_temp.v7_columns
-                     WHERE table_name = tab AND column_name = col AND data_type = type),
+    SELECT COALESCE((SELECT format('t.%I::%s AS %I', col, type, col) FROM pg_temp.v7_columns
+                     WHERE table_name = tab AND column_name = col
+                       AND (data_type = type OR type = 'text' AND data_type ~ '^character')),
                     format('NULL::%s AS %I', type, col))
 $$;
 

@@ -157,7 +157,7 @@ BREAKS = {
     ),
     "domain_text_contradiction": Break(
         f"UPDATE verdict_events SET domain = 'logistics' WHERE verdict_id = {VERDICT};"
-        "ALTER TABLE decision_events ADD COLUMN domain text;"
+        "ALTER TABLE decision_events ADD COLUMN domain varchar(40);"
         f"UPDATE decision_events SET domain = 'hr' WHERE decision_id = {DECISION};",
         "name_of_domain_id",
         f"SELECT domain FROM verdict_events WHERE verdict_id = {VERDICT}",
