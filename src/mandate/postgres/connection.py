@@ -17,6 +17,22 @@ from psycopg.types.json import Jsonb as Jsonb
 from mandate import errors
 
 Query = LiteralString | bytes | sql.SQL | sql.Composed
+
+
+class Verbatim(sql.Composable):
+    """SQL that PostgreSQL wrote itself (a definition from its catalogue), or an expression that was parsed.
+
+    The only way for text that is not a literal of this program into a statement.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._text = text
+
+    def as_bytes(self, context: object | None = None) -> bytes:
+        return self._text.encode()
+
+
 Params = Sequence[Any] | Mapping[str, Any] | None
 Row = dict[str, Any]
 
