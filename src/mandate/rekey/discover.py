@@ -31,7 +31,8 @@ class ForeignKey:
 def discover(session: Session, spec: Spec) -> Graph:
     """Find everything that holds a key of the spec.
 
-    Types are written in full, whatever the search path of the session. Raises UsageError for a table or column of the spec that is not there, and CheckFailed, naming the
+    Types are written in full, whatever the search path of the session. Raises UsageError for a table or
+    column of the spec that is not there, and CheckFailed, naming the
     objects, for what the engine cannot change.
     """
     session.execute("SELECT set_config('search_path', '', false)")
