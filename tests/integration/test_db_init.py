@@ -23,9 +23,10 @@ from mandate.errors import (
     RunLocked,
     UsageError,
 )
+from mandate.postgres import lock
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.embedded import EmbeddedServer
-from mandate.runbook import lock, migrations
+from mandate.runbook import migrations
 
 NEWEST = migrations.files()[-1].version
 

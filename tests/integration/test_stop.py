@@ -14,9 +14,10 @@ from tests.servers import DatabaseFactory
 from tests.stepping import RUN_ID, Lines, context
 
 from mandate.errors import WriterConnected
+from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.embedded import EmbeddedServer
-from mandate.runbook import lock, writers
+from mandate.runbook import writers
 from mandate.runbook.steps.s10_stop import STEP
 
 NAME = f"mandate-run-{RUN_ID}"

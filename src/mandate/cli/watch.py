@@ -12,9 +12,10 @@ import typer
 from mandate.cli import options, output, run_text
 from mandate.cli.output import Format, seconds
 from mandate.errors import DatabaseUnavailable
+from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.target import resolve
-from mandate.runbook import journal, lock, migrations
+from mandate.runbook import journal, migrations
 from mandate.runbook.record import RunRecord, StepRecord
 
 

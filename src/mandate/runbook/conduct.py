@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import platform
@@ -14,16 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import mandate
-from mandate.errors import AwaitingApproval, DatabaseError, DiskFull, MandateError, ProgramError
+from mandate.errors import (
+    AwaitingApproval,
+    DatabaseError,
+    DiskFull,
+    MandateError,
+    NeedsPerson,
+    ProgramError,
+    Terminated,
+)
+from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
-from mandate.runbook import backup_state, journal, lock, migrations, next_action
+from mandate.runbook import backup_state, journal, migrations, next_action
 from mandate.runbook.checklist import checklist, criteria
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord
 from mandate.runbook.step import Context, Options, Outcome, Step
 from mandate.settings import Settings
 
 INTERRUPTED = 130
+FREE_SPACE = "free disk space, then run again"
 TITLE = "RFC-002 Domain Identity"
 CRITICAL = frozenset({"stop", "backup", "check", "migrate", "verify", "probe", "restart"})
 
@@ -196,9 +207,10 @@ class _Conductor:
         self._journal = journal.Journal(session, record.run_id)
         self._record = record
         self._wanted = wanted
+        self._run_file_kept = True
 
     def conduct(self, because: str) -> Result:
-        Path(self._record.directory).mkdir(parents=True, exist_ok=True)
+        make_directory(Path(self._record.directory))
         self._record = replace(self._record, status="running", exit_code=None, finished_at=None)
         self._journal.open(self._record)
         self._watcher.started(self._record, "Resuming" if because else "Starting", because)
@@ -216,6 +228,12 @@ class _Conductor:
                 self._run_step(place, step)
             except MandateError as error:
                 return error
+            except (KeyboardInterrupt, Terminated) as stop:
+                self._close("interrupted", getattr(stop, "exit_code", INTERRUPTED), "interrupted")
+                raise
+            except Exception as bug:
+                self._close("failed", MandateError.exit_code, f"{step.name}: {bug!r}")
+                raise
         return None
 
     def _approve(self, step: Step) -> None:
@@ -243,11 +261,15 @@ class _Conductor:
             self._put(place, state)
             self._watcher.step_started(state)
             outcome = step.run(self._context())
-        except MandateError as error:
-            self._stopped(place, state, as_step_error(error, step))
-        except BaseException as stop:
+        except (MandateError, OSError) as error:
+            failure = as_step_error(error, step)
+            self._stopped(place, state, failure)
+            raise failure from failure.__cause__
+        except (KeyboardInterrupt, Terminated):
             self._stopped(place, state, None)
-            self._close("interrupted", getattr(stop, "exit_code", INTERRUPTED), "interrupted")
+            raise
+        except Exception as bug:
+            self._stopped(place, state, MandateError(f"{step.name}: internal error, {bug!r}"))
             raise
         else:
             self._passed(place, state, outcome)
@@ -279,8 +301,6 @@ class _Conductor:
         with suppress(DatabaseError):
             self._put(place, state)
         self._watcher.step_ended(state)
-        if error is not None:
-            raise error
 
     def _finish(self, error: MandateError | None) -> None:
         if isinstance(error, AwaitingApproval):
@@ -296,17 +316,26 @@ class _Conductor:
         at = datetime.now(UTC)
         record = replace(self._record, status=status, exit_code=exit_code, finished_at=at)
         self._record = replace(record, checklist=checklist(record), criteria=criteria(record))
-        journal.write_run_file(self._record)
+        self._keep_run_file()
         try:
             self._journal_write(lambda: self._journal.close(status, exit_code, at, message))
         except DatabaseError:
             if exit_code == 0:
                 raise
 
+    def _keep_run_file(self) -> None:
+        """run.json is a copy of the journal: that it cannot be written changes nothing about the run."""
+        try:
+            journal.write_run_file(self._record)
+        except OSError as error:
+            if self._run_file_kept:
+                self._watcher.reporter.line(f"run.json cannot be written: {describe(error)}")
+            self._run_file_kept = False
+
     def _put(self, place: int, state: StepRecord) -> None:
         steps = (*self._record.steps[:place], state, *self._record.steps[place + 1 :])
         self._record = replace(self._record, steps=steps)
-        journal.write_run_file(self._record)
+        self._keep_run_file()
         self._journal_write(lambda: self._journal.step(place, state))
 
     def _journal_write(self, write: Callable[[], None]) -> None:
@@ -345,17 +374,40 @@ class _Conductor:
         )
 
 
-def as_step_error(error: MandateError, step: Step) -> MandateError:
-    """Errors of PostgreSQL and its programs end a step with the step's own exit code."""
+def make_directory(directory: Path) -> None:
+    """Make the directory of a run. Raises NeedsPerson."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeedsPerson(
+            f"the run directory cannot be made: {describe(error)}",
+            hint="run where you may write, or set run.directory in mandate.toml",
+        ) from error
+
+
+def describe(error: OSError) -> str:
+    """What the system said, and about which file."""
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+def as_step_error(error: MandateError | OSError, step: Step) -> MandateError:
+    """Errors of PostgreSQL, its programs and files end a step with the step's own exit code."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _step_failed(step, describe(error), FREE_SPACE if full else None, error)
     if not isinstance(error, DatabaseError | ProgramError):
         return error
-    wrapped = StepFailed(f"{step.name}: {error.message}", hint=error.hint, **error.fields)
-    wrapped.exit_code = step.exit_code
-    wrapped.code = f"{step.name}-failed"
-    wrapped.__cause__ = error
-    if isinstance(error, DiskFull) and wrapped.hint is None:
-        wrapped.hint = "free disk space, then run again"
-    return wrapped
+    hint = error.hint or (FREE_SPACE if isinstance(error, DiskFull) else None)
+    return _step_failed(step, error.message, hint, error, **error.fields)
+
+
+def _step_failed(step: Step, message: str, hint: str | None, cause: Exception, **fields: Any) -> MandateError:
+    failed = StepFailed(f"{step.name}: {message}", hint=hint, **fields)
+    failed.__cause__ = cause
+    failed.exit_code = step.exit_code
+    failed.code = f"{step.name}-failed"
+    return failed
 
 
 class StepFailed(MandateError):

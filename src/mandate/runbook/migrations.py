@@ -28,11 +28,10 @@ from mandate.errors import (
     UnsupportedServer,
     UsageError,
 )
-from mandate.postgres import provision, script
+from mandate.postgres import lock, provision, script
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.script import Statement
 from mandate.progress import Reporter, Silent
-from mandate.runbook import lock
 from mandate.settings import migrations_override
 
 OLDEST_SERVER = 140000

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mandate.postgres import lock
 from mandate.postgres.connection import Session, connect, sql
-from mandate.runbook import conduct, journal, lock, next_action
+from mandate.runbook import conduct, journal, next_action
 
 _LARGE = ("decision_events", "verdict_events", "audit_timeline_entries")
 

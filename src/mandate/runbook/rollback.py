@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mandate.errors import MandateError, NeedsPerson
+from mandate.postgres import lock
 from mandate.postgres.connection import Session, connect
-from mandate.runbook import conduct, journal, lock, migrations, next_action, restore
+from mandate.runbook import conduct, journal, migrations, next_action, restore
 from mandate.runbook.checklist import checklist, criteria
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.report import source
@@ -94,7 +95,8 @@ def _archive(request: Request, record: RunRecord) -> Path:
     if found is None:
         looked = ", ".join(map(str, candidates)) or "the journal, which knows of no backup"
         raise NeedsPerson(
-            f"there is no backup to go back to (looked at {looked})", hint="name one: --from-backup FILE"
+            f"there is no backup to go back to (looked at {looked})",
+            hint="name one: mandate rollback 008 --file FILE",
         )
     return found
 

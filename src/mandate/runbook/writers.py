@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mandate.errors import WriterConnected
+from mandate.postgres import lock
 from mandate.postgres.connection import Row, Session, redact
-from mandate.runbook import lock
 
 _SQL = (Path(__file__).parent / "sql" / "writers.sql").read_bytes()
 _POLL_SECONDS = 0.2
