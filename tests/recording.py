@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PROGRAM = """#!{python} -IS
+# Started by sh, because a line that begins with #! cannot name a Python whose path has a blank in it.
+_PROGRAM = """#!/bin/sh
+'''exec' {python} -IS "$0" "$@"
+' '''
 import json, os, pathlib, sys
 place = pathlib.Path({place!r})
 line = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
@@ -35,7 +39,7 @@ class Recording:
         self.directory.mkdir()
         for name in programs:
             program = self.directory / name
-            program.write_text(_PROGRAM.format(python=sys.executable, place=str(self.directory)))
+            program.write_text(_PROGRAM.format(python=shlex.quote(sys.executable), place=str(self.directory)))
             program.chmod(0o755)
 
     def replay(self, replies: Mapping[str, Sequence[Reply]]) -> None:

@@ -66,7 +66,7 @@ def test_units(unit: Path, serve_options: set[str], tmp_path: Path) -> None:
     assert parser["Install"]["WantedBy"], "systemctl start mandate-* finds only units that something wants"
     if analyze := shutil.which("systemd-analyze"):
         copy = tmp_path / unit.name
-        copy.write_text(unit.read_text().replace(program, sys.executable))
+        copy.write_text(unit.read_text().replace(program, f'"{sys.executable}"'))
         done = subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
 
