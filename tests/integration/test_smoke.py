@@ -62,7 +62,11 @@ def service() -> Iterator[FakeService]:
 
 
 def settings(url: str, directory: Path, **smoke_settings: Any) -> dict[str, Any]:
-    return {"smoke": {"base_url": url, "log_globs": [f"{directory}/*.log"], **smoke_settings}}
+    """A run that manages services, so that one which does not answer is a failure."""
+    return {
+        "services": {"kind": "command"},
+        "smoke": {"base_url": url, "log_globs": [f"{directory}/*.log"], **smoke_settings},
+    }
 
 
 def fails(target: Target, service: FakeService, tmp_path: Path, **extra: Any) -> VerificationFailed:
@@ -262,6 +266,23 @@ def test_nobody_listens(three: Target, service: FakeService, tmp_path: Path) -> 
     service.url = "http://127.0.0.1:1"
     error = fails(three, service, tmp_path)
     assert "connection refused: nothing listens there" in error.message
+
+
+def test_nobody_listens_and_no_service_is_managed(three: Target, tmp_path: Path) -> None:
+    chosen = settings("http://127.0.0.1:1", tmp_path) | {"services": {"kind": "none"}}
+    outcome = STEP.run(context(three, tmp_path, chosen))
+    assert outcome.skipped
+    assert "connection refused: nothing listens there" in outcome.summary
+    assert "start the services" in outcome.warnings[0]
+
+
+def test_a_lying_service_that_is_not_managed_fails_all_the_same(
+    three: Target, service: FakeService, tmp_path: Path
+) -> None:
+    service.answers.clear()
+    chosen = settings(service.url, tmp_path) | {"services": {"kind": "none"}}
+    with pytest.raises(VerificationFailed):
+        STEP.run(context(three, tmp_path, chosen))
 
 
 @pytest.mark.parametrize(
