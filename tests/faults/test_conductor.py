@@ -14,7 +14,7 @@ from tests.conducting import named_rows, seeded, version
 from tests.servers import DatabaseFactory, running_server
 
 from mandate.postgres import embedded
-from mandate.postgres.connection import Target, connect
+from mandate.postgres.connection import Target, connect, sql
 from mandate.runbook import journal, migrations
 
 pytestmark = pytest.mark.slow
@@ -183,7 +183,7 @@ def test_dry_run_changes_nothing(database: DatabaseFactory, tmp_path: Path) -> N
     done = conducting.run(target, tmp_path, "--dry-run", "--format", "json")
     assert done.code == 0
     assert done.json["schema_version"] == 7
-    assert [step["name"] for step in done.json["steps"]][0] == "preflight"
+    assert next(step["name"] for step in done.json["steps"]) == "preflight"
     with connect(target) as session:
         assert not journal.exists(session)
     assert list(tmp_path.iterdir()) == []
@@ -274,3 +274,64 @@ def _await_lock(target: Target) -> None:
                 return
         waiting.wait(0.05)
     raise AssertionError("the migration never waited for the lock")
+
+
+def test_a_flag_that_does_not_exist_is_told_as_json_on_stdout(tmp_path: Path) -> None:
+    target = Target.from_dsn("postgresql://postgres@localhost:1/mandate")
+    for arguments in (["run"], ["run", "008", "--bogus"], ["nosuch"], ["run", "008", "--jobs", "0"]):
+        done = conducting.command(target, tmp_path, *arguments, "--format", "json")
+        assert done.code == 2
+        assert done.json["schema"] == "mandate.error/1"
+        assert done.json["error"]["code"] == "usage"
+
+
+HURRIED = {
+    "DateStyle": "German",
+    "IntervalStyle": "iso_8601",
+    "default_transaction_isolation": "serializable",
+    "idle_in_transaction_session_timeout": "50ms",
+    "idle_session_timeout": "100ms",
+    "row_security": "off",
+    "search_path": "public",
+    "statement_timeout": "50ms",
+    "transaction_timeout": "80ms",
+}
+
+
+def test_a_database_set_to_cut_everything_short_and_to_write_dates_in_german_is_migrated(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = seeded(database("v7"))
+    before = named_rows(target)
+    with connect(target) as session:
+        for name, value in HURRIED.items():
+            session.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                    sql.Identifier(target.database), sql.Identifier(name), sql.Literal(value)
+                )
+            )
+    done = conducting.run(target, tmp_path, "--yes")
+    assert done.code == 0, done.stdout
+    assert named_rows(target) == before
+
+
+def test_a_read_only_database_is_refused_with_the_reason(database: DatabaseFactory, tmp_path: Path) -> None:
+    target = database("v7")
+    with connect(target) as session:
+        session.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
+                sql.Identifier(target.database)
+            )
+        )
+    assert conducting.run(target, tmp_path, "--dry-run").code == 0
+    done = conducting.run(target, tmp_path)
+    assert done.code == 9
+    assert "default_transaction_read_only" in done.stderr
+
+
+def test_an_at_sign_in_a_password_is_not_taken_for_a_host_and_shown(tmp_path: Path) -> None:
+    target = Target.from_dsn("dbname=mandate")
+    done = conducting.command(target, tmp_path, "status", "--dsn", "postgresql://u:pa@secret@localhost/x")
+    assert done.code == 2
+    assert "%40" in done.stderr
+    assert "secret" not in done.stderr
