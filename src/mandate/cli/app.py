@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
 import mandate
+from mandate.cli import output
+from mandate.errors import UsageError
 
 # Command -> the module that registers it. In the order of --help.
 COMMANDS = {
@@ -66,4 +69,22 @@ def root(
 
 def main() -> None:
     """Entry point of the `mandate` command."""
-    build(sys.argv[1] if len(sys.argv) > 1 else None)()
+    arguments = sys.argv[1:]
+    app = build(arguments[0] if arguments else None)
+    if not _wants_json(arguments):
+        app()
+    # Typer tells of a flag that it does not know on stderr only; a program reads stdout.
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        output.fail(UsageError(_said(error), hint="--help lists what there is"), output.Format.JSON)
+    sys.exit(code)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    return "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
+
+
+def _said(error: typer.TyperException) -> str:
+    message = getattr(error, "format_message", lambda: str(error))()
+    return str(message).strip() or "a command is missing"

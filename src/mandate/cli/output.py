@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import termios
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,10 @@ from mandate.errors import MandateError
 from mandate.progress import Task
 
 SCHEMA_VERSION = 1
+
+
+_CHOICES = " [y/N]: "
+_ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 
 class Format(StrEnum):
@@ -61,17 +67,39 @@ def encode(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+def confirm(question: str) -> bool:
+    """Ask the terminal on stdin, no by default. Ctrl-C stays Ctrl-C; the end of input is a no."""
+    lines = textwrap.wrap(question, 80 - len(_CHOICES), break_long_words=False)
+    # A key pressed while a step ran was not an answer to this.
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)
+    while True:
+        stderr.print("\n".join(lines) + _CHOICES, markup=False, end="")
+        typed = sys.stdin.buffer.readline()
+        if not typed:
+            stderr.print()
+            return False
+        answer = typed.decode("utf-8", "replace").strip().lower()
+        if answer in _ANSWERS:
+            return _ANSWERS[answer]
+        stderr.print("y or n, please", markup=False)
+
+
 def fail(error: MandateError, format: Format) -> NoReturn:
-    """Show an error with its causes and what to do next, and exit with its code."""
+    """Show an error and exit with its code."""
     if format is Format.JSON:
         document = {"schema": f"mandate.error/{SCHEMA_VERSION}", "error": error.as_dict()}
         print(json.dumps(document, default=str, ensure_ascii=False))
+    complain(error)
+    raise SystemExit(error.exit_code)
+
+
+def complain(error: MandateError) -> None:
+    """Show an error with its causes and what to do next on stderr."""
     stderr.print(Text.assemble(("error: ", "bold red"), error.message))
     for cause in _causes(error):
         stderr.print(Text(f"  because: {cause}", style="dim"))
     if error.hint:
         stderr.print(Text.assemble(("next: ", "bold"), error.hint))
-    raise SystemExit(error.exit_code)
 
 
 def _causes(error: BaseException) -> Iterator[str]:

@@ -76,7 +76,7 @@ def _asker(yes: bool) -> rolling_back.Approve:
             return True
         if not sys.stdin.isatty():
             return False
-        return typer.confirm("Swap the restored database in?", default=False, err=True)
+        return output.confirm("Swap the restored database in?")
 
     return approve
 

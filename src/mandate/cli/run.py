@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -106,19 +108,30 @@ def watcher(request: conduct.Request, reporter: output.ConsoleReporter) -> condu
 
 def finish(record: RunRecord, error: MandateError | None, chosen: settings.Settings, format: Format) -> int:
     """Write the report, tell who wants to be told, show the end; the exit code."""
-    # Templates and cryptography take a third of a second to import; most commands need neither.
-    from mandate.runbook import publish
-
-    files = publish.publish(record, chosen.run.signing_key)
+    files, unwritten = _publish(record, chosen)
     told = notify.send(chosen.notify, run_text.subject(record), run_text.body(record))
     data = {
         "run": record.as_dict(),
         "error": error.as_dict() if error else None,
         "report": {name: str(path) for name, path in files.items()},
+        "report_error": unwritten.as_dict() if unwritten else None,
         "notified": told,
     }
     output.emit(format, "run", data, lambda: run_text.ending(record, error, files, told))
-    return record.exit_code or 0
+    if unwritten is not None:
+        output.complain(unwritten)
+    return record.exit_code or (unwritten.exit_code if unwritten else 0)
+
+
+def _publish(record: RunRecord, chosen: settings.Settings) -> tuple[Mapping[str, Path], MandateError | None]:
+    """The files of the report, or why there are none: how the run went is told all the same."""
+    # Templates and cryptography take a third of a second to import; most commands need neither.
+    from mandate.runbook import publish
+
+    try:
+        return publish.publish(record, chosen.run.signing_key), None
+    except MandateError as error:
+        return {}, error
 
 
 class _Screen:
@@ -144,7 +157,7 @@ class _Screen:
         if not sys.stdin.isatty():
             return False
         output.stderr.print(f"GO / NO-GO before {step}", style="bold")
-        return typer.confirm(question, default=False, err=True)
+        return output.confirm(question)
 
 
 @options.command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -191,15 +192,19 @@ def _finding(number: int, finding: diagnose.Finding, target: Target) -> Iterator
             yield from (f"     {line}" for line in finding.mapping.splitlines())
             yield "   Or let the file propose them:"
         yield "   Read the file, then run it:"
-        yield f"   psql {where} < {run_text.short_path(finding.fix)}"
+        yield f"   psql {where} < {shlex.quote(run_text.short_path(finding.fix))}"
     yield ""
 
 
 def psql_arguments(target: Target) -> str:
     """psql's arguments for this target; a password is asked for or comes from ~/.pgpass."""
     flags = {"host": "-h", "port": "-p", "user": "-U"}
-    parts = [f"{flag} {target.parameters[key]}" for key, flag in flags.items() if key in target.parameters]
-    return " ".join([*parts, target.database])
+    parts = [
+        f"{flag} {shlex.quote(target.parameters[key])}"
+        for key, flag in flags.items()
+        if key in target.parameters
+    ]
+    return " ".join([*parts, shlex.quote(target.database)])
 
 
 def register(app: typer.Typer) -> None:
