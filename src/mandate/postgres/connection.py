@@ -77,6 +77,8 @@ class Target:
         """Parse a libpq string or URL. Raises UsageError when libpq cannot."""
         try:
             parsed = conninfo_to_dict(dsn)
+            if "@" in str(parsed.get("host") or "").lstrip("@"):
+                raise psycopg.ProgrammingError("an @ in the user or the password must be written %40")
         except psycopg.ProgrammingError as error:
             raise errors.UsageError(
                 f"{source} is not a PostgreSQL connection string: {redact(str(error)).strip()}",
@@ -196,6 +198,25 @@ class Session:
         self.close()
 
 
+# What a role or a database may be set to otherwise. The first two are the forms that the driver reads;
+# the others would cut short what is meant to take its time.
+_PINNED = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+}
+# Not every version knows each of them.
+_PIN = (
+    "SELECT pg_catalog.set_config(s.name, p.value, false)"
+    " FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS p (name, value)"
+    " JOIN pg_catalog.pg_settings s USING (name)"
+)
+
+
 def connect(
     target: Target,
     *,
@@ -219,6 +240,7 @@ def connect(
             make_conninfo("", **parameters), autocommit=autocommit, row_factory=dict_row
         )
     session = Session(connection)
+    session.rows(_PIN, (list(_PINNED), list(_PINNED.values())))
     for name, value in (settings or {}).items():
         session.execute("SELECT set_config(%s, %s, false)", (name, value))
     return session
@@ -247,6 +269,12 @@ _BY_STATE: dict[str, Callable[..., errors.DatabaseError]] = {
 }
 
 
+_READ_ONLY_HINT = (
+    "is this a standby? else somebody set default_transaction_read_only on the database, the role or"
+    " the server"
+)
+
+
 def translate(error: psycopg.Error, target: Target | None = None) -> errors.DatabaseError:
     """One psycopg error as ours, with sqlstate, detail and the object names it carries."""
     diag = error.diag
@@ -260,6 +288,8 @@ def translate(error: psycopg.Error, target: Target | None = None) -> errors.Data
         "constraint": diag.constraint_name,
     }
     known = {key: value for key, value in fields.items() if value}
+    if error.sqlstate == "25006":
+        return errors.DatabaseError(text, hint=diag.message_hint or _READ_ONLY_HINT, **known)
     if error.sqlstate in _BY_STATE:
         return _BY_STATE[error.sqlstate](text, hint=diag.message_hint, **known)
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:

@@ -18,7 +18,7 @@ def held(target: Target, application_name: str, *, wait_seconds: float = 3.0) ->
     with connect(
         target,
         application_name=application_name,
-        settings={"tcp_keepalives_idle": "30", "idle_session_timeout": "0"},
+        settings={"tcp_keepalives_idle": "30"},
     ) as session:
         acquire(session, target, wait_seconds)
         yield session

@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,9 @@ def run(request: Request, reporter: Reporter) -> dict[str, Any]:
     watch = _Watch()
     started = time.monotonic()
     with connect(request.target, application_name=request.application_name) as monitor:
-        psql = programs.find("psql", monitor.server_version // 10000)
-        with _process(psql, request, name) as process, _ended(request.target, name):
+        major = monitor.server_version // 10000
+        psql = programs.find("psql", major)
+        with _process(psql, request, name, _limits(request, major)) as process, _ended(request.target, name):
             returncode = _follow(process, request, monitor, name, watch, reporter)
     if returncode != 0:
         raise _failed(returncode, watch, request)
@@ -85,12 +86,24 @@ def wait_until_gone(session: Session, application_name: str, *, terminate: bool)
     return found
 
 
+def _limits(request: Request, major: int) -> dict[str, str]:
+    """Wait for a lock so long; nothing else, whatever role and database are set to, cuts it short."""
+    limits = {
+        "lock_timeout": f"{int(request.lock_timeout_seconds * 1000)}",
+        "statement_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "idle_session_timeout": "0",
+    }
+    return limits | ({"transaction_timeout": "0"} if major >= 17 else {})
+
+
 @contextmanager
-def _process(psql: Path, request: Request, name: str) -> Iterator[subprocess.Popen[str]]:
-    timeout = f"-c lock_timeout={int(request.lock_timeout_seconds * 1000)}"
-    environment = programs.environment(
-        request.target, {"PGAPPNAME": name, "PGOPTIONS": f"{timeout} -c statement_timeout=0"}
-    )
+def _process(
+    psql: Path, request: Request, name: str, limits: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    own = request.target.parameters.get("options", "")
+    options = " ".join([own, *(f"-c {key}={value}" for key, value in limits.items())])
+    environment = programs.environment(request.target, {"PGAPPNAME": name, "PGOPTIONS": options})
     with request.file.open("rb") as stdin:
         process = subprocess.Popen(
             [str(psql), "--no-psqlrc"],
