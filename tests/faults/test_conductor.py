@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -170,8 +173,11 @@ def test_from_and_to_run_a_part_and_refuse_to_leave_out_what_must_be_done(
     assert skipped.code == 2
     assert "stop" in skipped.stderr
     assert conducting.run(target, tmp_path, "--yes", "--from", "nonsense").code == 2
+    begun = conducting.run(target, tmp_path, "--yes", "--to", "preflight")
+    assert begun.code == 0, begun.stderr
     part = conducting.run(target, tmp_path, "--yes", "--no-rehearsal", "--to", "check")
     assert part.code == 0, part.stderr
+    assert "rehearse" not in part.stderr, "what is left out is left out of a run that goes on, too"
     assert version(target) == 7
     rest = conducting.run(target, tmp_path, "--yes", "--from", "check")
     assert rest.code == 0, rest.stderr
@@ -254,7 +260,9 @@ def test_postgresql_stopped_immediately_in_the_migration(tmp_path: Path) -> None
             _await_lock(target)
             embedded.stop(server.data_dir, mode="immediate")
         done = conductor.finish()
-        assert done.code == 5, done.stdout
+        assert done.code == 9, done.stdout
+        assert "whether it committed is not known" in " ".join(done.stdout.split())
+        assert "unchanged" not in done.stdout
         embedded.start(server.data_dir, port=server.port)
         assert version(target) == 7
         assert named_rows(target) == before
@@ -335,3 +343,101 @@ def test_an_at_sign_in_a_password_is_not_taken_for_a_host_and_shown(tmp_path: Pa
     assert done.code == 2
     assert "%40" in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_the_owner_of_the_database_needs_no_more_than_createdb(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = database("empty")
+    name, role = target.database, f"{target.database}_owner"
+    with connect(target) as session:
+        session.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        session.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(role))
+        )
+    own = Target({**target.parameters, "user": role})
+    try:
+        migrations.init(own, to=7)
+        refused = conducting.run(own, tmp_path)
+        assert refused.code == 4
+        assert "CREATEDB" in refused.stdout
+        with connect(target) as session:
+            session.execute(sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)))
+        done = conducting.run(own, tmp_path, "--yes")
+        assert done.code == 0, done.stdout
+        back = conducting.command(own, tmp_path, "rollback", "008", "--from-backup", "--yes")
+        assert back.code == 0, back.stdout
+        assert version(target) == 7
+    finally:
+        _drop_role(target, role)
+
+
+def _drop_role(target: Target, role: str) -> None:
+    with connect(target.with_database("postgres")) as keeper:
+        for found in keeper.rows(
+            "SELECT datname FROM pg_database WHERE datdba = to_regrole(%s)::oid", (f'"{role}"',)
+        ):
+            keeper.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(found["datname"])))
+        keeper.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_who_may_not_read_the_journal_is_told_what_to_grant(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = database("v7")
+    assert conducting.run(target, tmp_path, "--yes", "--to", "preflight").code == 0
+    role = f"{target.database}_reader"
+    with connect(target) as session:
+        session.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    try:
+        reader = Target({**target.parameters, "user": role})
+        done = conducting.command(reader, tmp_path, "status")
+        assert done.code == 9
+        assert "GRANT USAGE ON SCHEMA" in done.stderr
+        diagnosed = conducting.command(reader, tmp_path, "diagnose", "008")
+        assert "current transaction is aborted" not in diagnosed.stderr + diagnosed.stdout
+    finally:
+        with connect(target) as session:
+            session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system without a free byte."""
+    place = tmp_path / "full"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_for_run_json_and_report_still_tells_how_it_went(
+    database: DatabaseFactory, tmp_path: Path, full_disk: Path
+) -> None:
+    target = seeded(database("v7"))
+    with suppress(OSError), (full_disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 4096):
+            pass
+    env = {"MANDATE_RUN__DIRECTORY": str(full_disk / "runs")}
+    done = conducting.run(target, tmp_path, "--yes", "--no-rehearsal", "--format", "json", env=env)
+    assert done.code == 9, done.stderr
+    assert done.json["run"]["status"] == "failed"
+    assert "No space left" in done.json["error"]["message"]
+    assert done.json["report_error"]["code"] == "needs-a-person"
+    assert "Traceback" not in done.stderr
+    assert conducting.command(target, tmp_path, "status").code == 0
+
+
+def test_a_run_directory_that_cannot_be_made_is_told_before_anything_begins(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = database("v7")
+    (tmp_path / "runs").write_text("a file, not a directory")
+    done = conducting.run(target, tmp_path)
+    assert done.code == 9
+    assert "the run directory cannot be made" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ from mandate.cli.output import seconds, size
 from mandate.errors import MandateError
 from mandate.runbook.planning import Plan
 from mandate.runbook.record import RunRecord, StepRecord, Tick
+from mandate.runbook.report.verdict import verdict
 from mandate.settings import Settings
 
 WIDTH = 80
@@ -82,7 +83,7 @@ def ending(
         lines += ["", *wrapped(error.message, "why   ")]
         if error.hint:
             lines += wrapped(error.hint, "next  ")
-        lines += wrapped(state(record), "state ")
+        lines += wrapped(verdict(record).state, "state ")
     if _migrated(record):
         lines += ["", *_ticks("Checklist", record.checklist)]
     lines.append("")
@@ -112,18 +113,6 @@ def headline(record: RunRecord) -> str:
     return f"Migration {record.migration} {words[record.status]}{took} (run {record.run_id})"
 
 
-def state(record: RunRecord) -> str:
-    """What the database and the services are now, by what the steps recorded."""
-    stop, restart = record.step("stop"), record.step("restart")
-    version = "version 8" if _migrated(record) else "version 7, unchanged"
-    services = ""
-    if restart and restart.status == "passed":
-        services = "; the services run"
-    elif stop and stop.status == "passed" and stop.evidence["services"]["kind"] != "none":
-        services = "; the services are stopped"
-    return f"the database is at {version}{services}"
-
-
 def subject(record: RunRecord) -> str:
     """Title of a notification."""
     words = {"complete": "complete", "failed": "FAILED", "rolled-back": "rolled back"}
@@ -132,7 +121,7 @@ def subject(record: RunRecord) -> str:
 
 def body(record: RunRecord) -> str:
     """Text of a notification."""
-    return "\n".join([headline(record), *_steps(record), state(record)])
+    return "\n".join([headline(record), *_steps(record), verdict(record).state])
 
 
 def _steps(record: RunRecord) -> Iterator[str]:
@@ -212,9 +201,14 @@ def _plan_disk(made: Plan) -> Iterator[str]:
         yield f"    {short_path(item.where)}"
 
 
+def visible(value: object) -> str:
+    """A value of somebody's data; what a terminal would act upon is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
 def run_rows(rows: Sequence[Mapping[str, Any]], limit: int = 10) -> Iterator[str]:
     """Offending rows as `column=value` lines."""
     for row in rows[:limit]:
-        yield from wrapped(", ".join(f"{key}={value}" for key, value in row.items()), "      ")
+        yield from wrapped(", ".join(f"{key}={visible(value)}" for key, value in row.items()), "      ")
     if len(rows) > limit:
         yield f"      and more: the first {len(rows)} are in --format json"

@@ -269,10 +269,24 @@ _BY_STATE: dict[str, Callable[..., errors.DatabaseError]] = {
 }
 
 
-_READ_ONLY_HINT = (
-    "is this a standby? else somebody set default_transaction_read_only on the database, the role or"
-    " the server"
-)
+_HINTS = {
+    "25006": "is this a standby? else somebody set default_transaction_read_only on the database, the role"
+    " or the server",
+    "42501": "connect as the owner of the database, or let the owner grant this role what is missing",
+}
+_MISSING_SCHEMA = re.compile(r"permission denied for schema (\w+)$")
+
+
+def _hint(sqlstate: str, text: str) -> str:
+    """What to do about a refusal that PostgreSQL leaves without a hint."""
+    if "create database" in text:
+        return "ALTER ROLE ... CREATEDB: copies are restored into a database of their own beside"
+    if found := _MISSING_SCHEMA.match(text):
+        return (
+            f"{_HINTS[sqlstate]}: GRANT USAGE ON SCHEMA {found[1]} TO ...;"
+            f" GRANT SELECT ON ALL TABLES IN SCHEMA {found[1]} TO ..."
+        )
+    return _HINTS[sqlstate]
 
 
 def translate(error: psycopg.Error, target: Target | None = None) -> errors.DatabaseError:
@@ -288,8 +302,8 @@ def translate(error: psycopg.Error, target: Target | None = None) -> errors.Data
         "constraint": diag.constraint_name,
     }
     known = {key: value for key, value in fields.items() if value}
-    if error.sqlstate == "25006":
-        return errors.DatabaseError(text, hint=diag.message_hint or _READ_ONLY_HINT, **known)
+    if error.sqlstate in _HINTS:
+        return errors.DatabaseError(text, hint=diag.message_hint or _hint(error.sqlstate, text), **known)
     if error.sqlstate in _BY_STATE:
         return _BY_STATE[error.sqlstate](text, hint=diag.message_hint, **known)
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:

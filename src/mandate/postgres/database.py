@@ -69,19 +69,23 @@ def properties(session: Session, name: str) -> dict[str, Any]:
     return row
 
 
+def _tablespace(name: str) -> sql.Composed | sql.SQL:
+    """Where template0 is anyway goes without saying: said, it takes a privilege that no owner has."""
+    return sql.SQL("") if name == "pg_default" else sql.SQL("TABLESPACE {}").format(sql.Identifier(name))
+
+
 def create(session: Session, name: str, like: Mapping[str, Any], mark: Mark) -> None:
     """An empty database with the owner, encoding, locale and tablespace that `like` (properties) has."""
     session.execute(
         sql.SQL(
-            "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {}"
-            " LC_COLLATE {} LC_CTYPE {} TABLESPACE {} {}"
+            "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} {} {}"
         ).format(
             sql.Identifier(name),
             sql.Identifier(like["owner"]),
             sql.Literal(like["encoding"]),
             sql.Literal(like["collate"]),
             sql.Literal(like["ctype"]),
-            sql.Identifier(like["tablespace"]),
+            _tablespace(str(like["tablespace"])),
             _locale_provider(like["version_specific"]),
         )
     )

@@ -6,6 +6,7 @@ three different things. `expect=zero` and `expect=nonzero` judge a number; `any`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from mandate.progress import Reporter
 SHOWN_ROWS = 20
 
 Status = Literal["pass", "fail", "error"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,24 @@ def run(session: Session, path: Path, reporter: Reporter, *, fixes: Path | None 
     were not reached are in error.
     """
     parts = script.read(path)
+    nested = session.in_transaction
     total = sum(isinstance(part, script.Statement) for part in parts)
     with reporter.task(path.stem, total=total, unit="statements") as task:
         runner = _Runner(session, fixes)
         for done, part in enumerate(parts):
             runner.take(part)
             task.update(done, total=len(parts))
+        if session.in_transaction and not nested:
+            session.execute("ROLLBACK")  # The file began it and was stopped by an error before its end.
         return runner.report()
+
+
+def clean_up(session: Session) -> None:
+    """Drop the temporary views of a file now, not when the session's process gets to it.
+
+    A server that crashes before would keep them, and they hold on to columns that the migration drops.
+    """
+    session.execute("DISCARD TEMP")
 
 
 class _Runner:
@@ -202,7 +216,8 @@ def _pair(row: Row, name: str) -> tuple[Any, Any]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """A value as psql shows it: what a terminal would act upon is escaped."""
+    return "" if value is None else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02X}", str(value))
 
 
 def _printed(columns: Sequence[str], rows: Sequence[Row], *, tabular: bool) -> list[str]:

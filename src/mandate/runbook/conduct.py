@@ -21,6 +21,7 @@ from mandate.errors import (
     DiskFull,
     MandateError,
     NeedsPerson,
+    OutcomeUnknown,
     ProgramError,
     Terminated,
 )
@@ -99,6 +100,7 @@ def run(request: Request, watcher: Watcher) -> Result:
             before = next_action.passed_steps(latest)
         else:
             record, because = new_record(request, session), ""
+        record = next_action.leave_out(record, request.leave_out)
         record, wanted = next_action.restrict(record, request.first, request.last, before)
         return _Conductor(request, watcher, session, record, wanted).conduct(because)
 
@@ -163,14 +165,12 @@ def new_record(request: Request, session: Session) -> RunRecord:
 
 
 def _pending_step(step: Step, request: Request, planned: Mapping[str, float]) -> StepRecord:
-    left_out = step.name in request.leave_out
     return StepRecord(
         name=step.name,
         title=step.title,
         guide=step.guide,
         critical=step.name in CRITICAL,
-        status="skipped" if left_out else "pending",
-        summary="left out as asked" if left_out else "",
+        status="pending",
         planned_seconds=planned.get(step.name),
     )
 
@@ -392,11 +392,12 @@ def describe(error: OSError) -> str:
 
 
 def as_step_error(error: MandateError | OSError, step: Step) -> MandateError:
-    """Errors of PostgreSQL, its programs and files end a step with the step's own exit code."""
+    """Errors of PostgreSQL and its programs end a step with the step's own exit code."""
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _step_failed(step, describe(error), FREE_SPACE if full else None, error)
-    if not isinstance(error, DatabaseError | ProgramError):
+        hint = FREE_SPACE if full else None
+        return NeedsPerson(f"{step.name}: {describe(error)}", hint=hint)
+    if isinstance(error, OutcomeUnknown) or not isinstance(error, DatabaseError | ProgramError):
         return error
     hint = error.hint or (FREE_SPACE if isinstance(error, DiskFull) else None)
     return _step_failed(step, error.message, hint, error, **error.fields)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mandate.postgres.connection import Target, connect
+from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
 from mandate.runbook import checks, files, journal, mapping, migrations
 from mandate.settings import Settings
@@ -53,28 +53,38 @@ def run(target: Target, settings: Settings, reporter: Reporter) -> Diagnosis:
     with connect(target, application_name="mandate-diagnose") as session:
         migrations.require_supported(session)
         version = migrations.require_version(session)
+        proposal = None
         if version == 7:
             mapping.store(session, mapping.find(settings))
             report = checks.run(session, files.pre_checks(), reporter, fixes=files.fixes())
+            proposal = _proposal(session, report)
         else:
             report = checks.run(session, files.verification(), reporter)
         guide = checks.run(session, _SQL / f"troubleshooting_{version}.sql", reporter)
         record = journal.load_record(session, migration="008")
     failed = next((step.error for step in record.steps if step.error), None) if record else None
-    return Diagnosis(version, tuple(_finding(check) for check in report.failing()), guide, failed)
+    findings = tuple(_finding(check, proposal) for check in report.failing())
+    return Diagnosis(version, findings, guide, failed)
 
 
-def _finding(check: checks.Check) -> Finding:
+def _finding(check: checks.Check, proposal: str | None) -> Finding:
     if check.fix is None:
         return Finding(check, check.error or NO_FILE, None)
-    return Finding(check, explanation(Path(check.fix)), check.fix, _mapping(check))
+    by_mapping = check.id == NAMES_NOT_SLUGS
+    return Finding(check, explanation(Path(check.fix)), check.fix, proposal if by_mapping else None)
 
 
-def _mapping(check: checks.Check) -> str | None:
-    """Names that are not slugs are repaired by a reviewed mapping, since their table refuses UPDATE."""
-    if check.id != NAMES_NOT_SLUGS:
+def _proposal(session: Session, report: checks.Report) -> str | None:
+    """Names that are not slugs are repaired by a reviewed mapping, since their table refuses UPDATE.
+
+    All of them, not only the rows that are shown, and none becomes what another domain is called.
+    """
+    if not any(check.id == NAMES_NOT_SLUGS and check.rows for check in report.failing()):
         return None
-    proposed = mapping.propose(str(row["name"]) for row in check.rows)
+    rows = session.rows("SELECT DISTINCT name::text AS name FROM pg_temp.bad_domain_name_not_slug")
+    domains = session.rows("SELECT name::text AS name FROM mandate.domains WHERE name IS NOT NULL")
+    bad = {str(row["name"]) for row in rows if row["name"] is not None}
+    proposed = mapping.propose(bad, {str(row["name"]) for row in domains} - bad)
     lines = [f"{json.dumps(old, ensure_ascii=False)} = {json.dumps(new)}" for old, new in proposed.items()]
     return "\n".join(["[domains]", *lines])
 

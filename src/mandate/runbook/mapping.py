@@ -54,10 +54,10 @@ def read(path: Path) -> dict[str, str]:
     return dict(domains)
 
 
-def propose(names: Iterable[str]) -> dict[str, str]:
+def propose(names: Iterable[str], taken_already: Iterable[str] = ()) -> dict[str, str]:
     """A slug for each name that is not one; a slug that is taken gets -2, -3, ..."""
     proposed: dict[str, str] = {}
-    taken = set()
+    taken = set(taken_already)
     for name in sorted(set(names)):
         base = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "domain"
         slug, number = base, 2

@@ -115,6 +115,17 @@ def _again_unless_passed(step: StepRecord) -> StepRecord:
     return step if step.status == "passed" else pending(step)
 
 
+def leave_out(record: RunRecord, names: frozenset[str]) -> RunRecord:
+    """The record without what was asked to be left out; what has passed stays."""
+    steps = tuple(
+        replace(step, status="skipped", summary="left out as asked")
+        if step.name in names and step.status != "passed"
+        else step
+        for step in record.steps
+    )
+    return replace(record, steps=steps)
+
+
 def passed_steps(record: RunRecord | None) -> frozenset[str]:
     """Names of the steps of a run that have passed."""
     return frozenset(step.name for step in record.steps if step.status == "passed") if record else frozenset()

@@ -14,6 +14,7 @@ def run(context: Context, transcript: str) -> dict[str, Any]:
     with context.session() as session:
         mapping.store(session, mapping.find(context.settings))
         report = checks.run(session, files.pre_checks(), context.reporter, fixes=files.fixes())
+        checks.clean_up(session)
     (context.directory / transcript).write_text(report.transcript, "utf-8")
     evidence = {**report.as_evidence(), "transcript": transcript}
     if not report.passed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mandate.errors import MigrationFailed
+from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown
 from mandate.postgres.connection import Session
 from mandate.runbook import files, handrun, migrations, writers
 from mandate.runbook.step import Context, Outcome
@@ -20,7 +20,8 @@ class Migrate:
     def run(self, context: Context) -> Outcome:
         """Run the file; whatever psql says, the schema version decides how it went.
 
-        Raises MigrationFailed with the database at version 7, WriterConnected when somebody came back.
+        Raises MigrationFailed with the database at version 7, OutcomeUnknown when the server went away,
+        WriterConnected when somebody came back.
         """
         with context.session() as session:
             handrun.wait_until_gone(session, context.application_name, terminate=False)
@@ -29,8 +30,8 @@ class Migrate:
             _require_no_writer(session, context)
         try:
             evidence = handrun.run(_request(context), context.reporter)
-        except MigrationFailed:
-            if _version(context) == 8:
+        except (MigrationFailed, OSError) as error:
+            if _version_after(error, context) == 8:
                 return Outcome("committed, although psql did not live to say so", {"method": "plain-sql"})
             raise
         if _version(context) != 8:
@@ -66,6 +67,17 @@ def _request(context: Context) -> handrun.Request:
         lock_timeout_seconds=context.options.lock_timeout_seconds,
         expected=[float(statement["seconds"]) for statement in rehearsed],
     )
+
+
+def _version_after(failure: Exception, context: Context) -> int:
+    """The schema version; raises OutcomeUnknown when there is nobody to ask."""
+    try:
+        return _version(context)
+    except DatabaseError as lost:
+        raise OutcomeUnknown(
+            f"{failure}; whether it committed is not known: {lost.message}",
+            hint="when the server is back, `mandate run 008` finds out and goes on",
+        ) from lost
 
 
 def _version(context: Context) -> int:

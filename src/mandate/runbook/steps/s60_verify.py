@@ -20,6 +20,7 @@ class Verify:
         """Run the guide's file and compare fingerprints. Raises VerificationFailed."""
         with context.session() as session:
             report = checks.run(session, files.verification(), context.reporter)
+            checks.clean_up(session)
         transcript = context.directory / "verify.txt"
         transcript.write_text(report.transcript, "utf-8")
         earlier = context.results.get("check", {}).get("before")
