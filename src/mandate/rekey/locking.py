@@ -1,0 +1,78 @@
+"""Locks on tables in use: all at once, for a moment or not at all, and who was in the way."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mandate.errors import DatabaseError, LockNotAvailable
+from mandate.postgres.connection import Row, Session, sql
+from mandate.progress import Reporter
+
+_HOLDERS = (Path(__file__).parent / "sql" / "lock_holders.sql").read_bytes()
+_QUERY_CANCELED = "57014"
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+@contextmanager
+def locked(
+    session: Session, tables: Sequence[sql.Identifier], mode: sql.SQL, *, milliseconds: int = 300
+) -> Iterator[None]:
+    """A transaction that holds `mode` on all tables, or raises LockNotAvailable.
+
+    Whoever queues behind the lock waits `milliseconds` for it at most: one statement takes all locks, and
+    its time is limited as a whole. Less than a deadlock_timeout, so that no client is chosen as the victim.
+    """
+    with session.transaction():
+        session.execute(
+            "SELECT pg_catalog.set_config('statement_timeout', %s, true),"
+            " CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'"
+            " THEN pg_catalog.set_config('deadlock_timeout', '50ms', true) END",
+            (f"{milliseconds}ms",),
+        )
+        try:
+            session.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), mode))
+        except DatabaseError as error:
+            if error.sqlstate != _QUERY_CANCELED:
+                raise
+            raise LockNotAvailable(f"the locks were not free within {milliseconds} ms") from error
+        session.execute("SELECT pg_catalog.set_config('statement_timeout', '0', true)")
+        yield
+
+
+def insist(
+    session: Session,
+    tables: Sequence[sql.Identifier],
+    mode: sql.SQL,
+    work: Callable[[], None],
+    reporter: Reporter,
+) -> None:
+    """Do `work` under the locks; until it is done try again with growing pauses, saying who is in the way."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with locked(session, tables, mode):
+                work()
+        except LockNotAvailable:
+            reporter.line(f"tables are in use: {'; '.join(holders(session, tables)) or 'nobody any more'}")
+            time.sleep(pause * random.uniform(0.75, 1.25))
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        else:
+            return
+
+
+def holders(session: Session, tables: Sequence[sql.Identifier]) -> list[str]:
+    """Who holds a lock on one of the tables that keeps others from changing it, in words; at most five."""
+    names = [table.as_string(session.connection) for table in tables]
+    return [_in_words(row) for row in session.rows(_HOLDERS, {"tables": names})]
+
+
+def _in_words(row: Row) -> str:
+    if row["pid"] is None:
+        return f"prepared transaction {row['gid']} of {row['user']} on {row['relation']}"
+    who = f"pid {row['pid']} ({row['user']}, {row['application'] or 'no application name'})"
+    return f"{who} on {row['relation']}, {row['state']}, transaction of {row['seconds']} s"
