@@ -109,10 +109,15 @@ def _change(session: Session, tables: Mapping[int, Table], number: int, key: Key
 
 
 def _is_inline(key: Key) -> bool:
-    """The new value follows from the old one alone, both ways: then no map is needed."""
-    if len(key.columns) != 1 or len(key.new) != 1 or key.drop or key.new[0].expression is None:
+    """The new value follows from the old one alone, both ways: then no map is needed.
+
+    With old_default the old value of a row born later does not; an expression that reads no column, such as
+    gen_random_uuid(), is evaluated once for each parent and kept.
+    """
+    if len(key.columns) != 1 or len(key.new) != 1 or key.drop or key.old_default is not None:
         return False
-    return expressions.columns(key.new[0].expression) <= {key.columns[0]}
+    text = key.new[0].expression
+    return text is not None and expressions.columns(text) == {key.columns[0]}
 
 
 def _groups(

@@ -96,7 +96,7 @@ def old_rows(graph: Graph, table: NewTable, source: Composable) -> sql.Composed:
     """SELECT of every row of `source`, which has the new table's columns, as the old table's row."""
     values = [_old_value(table, column.name) for column in table.old.columns if not column.generated]
     return sql.SQL("SELECT {} FROM {} AS n{}").format(
-        sql.SQL(", ").join(values), source, _old_keys(graph, table)
+        sql.SQL(", ").join(values), source, old_keys(graph, table)
     )
 
 
@@ -116,7 +116,8 @@ def _old_value(table: NewTable, name: str) -> Composable:
     return sql.SQL("n.{}").format(sql.Identifier(name))
 
 
-def _old_keys(graph: Graph, table: NewTable) -> sql.Composed:
+def old_keys(graph: Graph, table: NewTable) -> sql.Composed:
+    """The joins that find each group's old values for a new row `n`."""
     return sql.Composed(
         [
             _inline_back(group, number) if group.change.inline else _mapped_back(graph, group, number)
