@@ -11,6 +11,7 @@ order, with any others between them. `...` in a line stands for any text; runs o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -21,6 +22,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 _DIRECTIVE = re.compile(r"<!-- (test|no-test|output)(?:: (.+?))? -->")
@@ -178,7 +181,7 @@ class Sandbox:
         return Result(tuple(int(status) for status in parts[1::2]), outputs)
 
     def close(self) -> None:
-        """Stop the server that the page may have left running."""
+        """Stop what the page may have left running: the server, then whatever was started in here."""
         subprocess.run(
             ["mandate", "db", "stop"],
             cwd=self.work,
@@ -188,6 +191,17 @@ class Sandbox:
             timeout=60,
             check=False,
         )
+        left = list(self._processes())
+        for process in left:
+            process.terminate()
+        for process in psutil.wait_procs(left, timeout=20)[1]:
+            process.kill()
+
+    def _processes(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(self.directory):
+                    yield process
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from scripts import reference
 from tests.acceptance import pages
@@ -167,6 +168,14 @@ def test_an_unexpected_success_is_noticed(sandbox: Sandbox) -> None:
 def test_a_hanging_block_is_ended(sandbox: Sandbox) -> None:
     found = pages.blocks("<!-- test -->\n```bash\nread -r < <(sleep 1000)\n```\n")
     assert sandbox.run(found, timeout_seconds=0.5).statuses == ()
+
+
+def test_what_a_page_leaves_running_is_ended(sandbox: Sandbox) -> None:
+    found = pages.blocks("<!-- test -->\n```bash\nsetsid sleep 1000 > pid 2>&1 & echo $! > pid\n```\n")
+    assert sandbox.run(found, timeout_seconds=30).statuses == (0,)
+    process = psutil.Process(int((sandbox.work / "pid").read_text()))
+    sandbox.close()
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
