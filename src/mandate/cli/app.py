@@ -31,6 +31,7 @@ COMMANDS = {
     "demo": "demo",
     "doctor": "doctor",
     "serve": "serve",
+    "rekey": "rekey",
     "db": "db",
 }
 

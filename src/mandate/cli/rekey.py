@@ -1,0 +1,308 @@
+"""mandate rekey: change the keys of anybody's live tables, from a spec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mandate.cli import options, output, run_text
+from mandate.cli.output import Format, seconds, size
+from mandate.errors import NeedsPerson
+from mandate.postgres import lock
+from mandate.postgres.connection import Target, connect
+from mandate.postgres.target import resolve
+from mandate.rekey import cutover as cutting_over
+from mandate.rekey import engine, journal, refuse, spec
+from mandate.rekey.discover import discover
+from mandate.rekey.model import Graph
+
+app = typer.Typer(
+    help="Change the keys of live tables: verified before the swap, reversible after it.",
+    no_args_is_help=True,
+)
+
+SpecFile = Annotated[Path, typer.Argument(help="The spec, a TOML file; see docs/reference/rekey-spec.md.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; processors.")]
+Accept = Annotated[
+    list[str] | None, typer.Option("--accept", help="The text of a problem that you have looked at.")
+]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    spec: spec.Spec
+    target: Target
+
+
+def _load(file: Path, dsn: str | None, config: Path | None) -> _Asked:
+    return _Asked(spec.read(file), resolve(options.load(config, {"database.dsn": dsn})))
+
+
+@app.command()
+@options.command
+def plan(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Which tables change and how, what cannot be carried over, how much disk; changes nothing."""
+    asked = _load(file, dsn, config)
+    with connect(asked.target, application_name="mandate-plan") as session:
+        session.execute("SET default_transaction_read_only = on")
+        graph = discover(session, asked.spec)
+        problems = refuse.problems(session, graph)
+    data = _plan(graph, problems)
+    output.emit(format, "rekey-plan", data, lambda: _plan_text(asked, graph, problems))
+    return 3 if problems else 0
+
+
+def _plan(graph: Graph, problems: list[str]) -> dict[str, Any]:
+    return {
+        "name": graph.spec.rekey.name,
+        "tables": [
+            {
+                "table": str(table),
+                "rows": table.old.rows,
+                "bytes": table.old.bytes,
+                "changes": [{"old": group.old, "new": group.new} for group in table.groups],
+                "columns_gone": sorted(table.gone),
+            }
+            for table in graph.tables
+        ],
+        "disk_needed": sum(table.old.bytes for table in graph.tables),
+        "problems": problems,
+    }
+
+
+def _plan_text(asked: _Asked, graph: Graph, problems: list[str]) -> str:
+    lines = [f"Plan of {graph.spec.rekey.name} on {asked.target}", ""]
+    lines.append(f"{'Table':<36} {'rows (about)':>13} {'size':>11}")
+    for table in graph.tables:
+        lines.append(f"  {table!s:<34} {table.old.rows:>13,} {size(table.old.bytes):>11}")
+        lines += [f"    {', '.join(g.old)} -> {', '.join(g.new)}" for g in table.groups]
+    lines += [
+        "",
+        f"New tables need about {size(sum(t.old.bytes for t in graph.tables))} beside the old ones.",
+    ]
+    lines += [
+        "Locks: SHARE ROW EXCLUSIVE for a moment to add triggers; ACCESS EXCLUSIVE on all",
+        "of them at the cutover, for no longer than its deadline.",
+    ]
+    if problems:
+        lines += ["", f"{len(problems)} objects cannot be carried over:"]
+        for problem in problems:
+            lines += run_text.wrapped(problem, "  - ")
+    return "\n".join([*lines, "", "Nothing was changed."])
+
+
+@app.command()
+@options.command
+def run(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+    jobs: Jobs = None,
+    accept: Accept = None,
+    hold_cutover: Annotated[
+        bool, typer.Option("--hold-cutover", help="Keep in step and wait for `mandate rekey cutover`.")
+    ] = False,
+    deadline: Annotated[
+        float, typer.Option("--deadline", min=0.01, max=60, help="Longest wait of a client, in seconds.")
+    ] = 0.5,
+    attempts: Annotated[
+        int | None, typer.Option("--attempts", min=1, help="Give the cutover up after so many; never.")
+    ] = None,
+) -> int:
+    """Build the new tables beside the old ones, keep them in step, prove them equal, swap.
+
+    Run it again after a crash: it goes on. Afterwards the old tables are kept in step until finalize.
+    """
+    asked = _load(file, dsn, config)
+    chosen = engine.Options(
+        jobs=jobs or os.cpu_count() or 1,
+        accept=frozenset(accept or ()),
+        swap=cutting_over.Options(deadline_seconds=deadline, attempts=attempts),
+    )
+    made = engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format))
+    with lock.held(asked.target, f"mandate-rekey {asked.spec.rekey.name} pid {os.getpid()}") as session:
+        if hold_cutover:
+            journal.begin(session, asked.spec)
+            journal.ask(session, asked.spec.rekey.name, hold_cutover=True)
+        figures = made.run()
+    output.emit(format, "rekey-run", {"phases": figures}, lambda: _swapped(asked, figures))
+    return 0
+
+
+def _swapped(asked: _Asked, figures: dict[str, Any]) -> str:
+    swap = figures["cutover"]
+    return "\n".join(
+        [
+            "",
+            f"{asked.spec.rekey.name} is swapped; clients waited {swap['blocked_milliseconds']} ms.",
+            "The old tables are kept in step. Next:",
+            "  mandate rekey finalize SPEC   drop them",
+            "  mandate rekey rollback SPEC   go back, with everything written since",
+        ]
+    )
+
+
+@app.command()
+@options.command
+def rollback(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+    jobs: Jobs = None,
+) -> int:
+    """Swap the old tables back in, with everything that was written since."""
+    figures = _end(file, dsn, config, format, jobs, "rollback")
+    text = f"rolled back; clients waited {figures['blocked_milliseconds']} ms; nothing was lost"
+    output.emit(format, "rekey-rollback", figures, lambda: text)
+    return 0
+
+
+@app.command()
+@options.command
+def finalize(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+    jobs: Jobs = None,
+) -> int:
+    """Verify once more and drop the old tables: there is no way back after it."""
+    figures = _end(file, dsn, config, format, jobs, "finalize")
+    output.emit(format, "rekey-finalize", figures, lambda: "finalized: only the record of it is left")
+    return 0
+
+
+def _end(
+    file: Path, dsn: str | None, config: Path | None, format: Format, jobs: int | None, how: str
+) -> dict[str, Any]:
+    asked = _load(file, dsn, config)
+    chosen = engine.Options(jobs=jobs or os.cpu_count() or 1)
+    made = engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format))
+    with lock.held(asked.target, f"mandate-rekey {asked.spec.rekey.name} pid {os.getpid()}"):
+        return made.rollback() if how == "rollback" else made.finalize()
+
+
+@app.command()
+@options.command
+def status(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Where the change stands, and why it waits."""
+    asked = _load(file, dsn, config)
+    name = asked.spec.rekey.name
+    with connect(asked.target, application_name="mandate-status") as session:
+        change = journal.load(session, name)
+        phases = journal.phases(session, name) if change else []
+        why = journal.waiting(session, name) if change else None
+        holder = lock.holder(session)
+    data = {
+        "name": name,
+        "status": change.status if change else None,
+        "waiting": why,
+        "alive": holder is not None,
+        "phases": [vars(phase) for phase in phases],
+    }
+    output.emit(format, "rekey-status", data, lambda: "\n".join(_status(data)))
+    return 0
+
+
+def _status(data: dict[str, Any]) -> Iterator[str]:
+    if data["status"] is None:
+        yield f"There is no key change called {data['name']} in this database."
+        return
+    yield f"{data['name']}: {data['status']}"
+    for phase in data["phases"]:
+        took = phase["evidence"].get("seconds")
+        yield f"  {phase['phase']:<13} {seconds(took) if took is not None else 'under way'}"
+    if data["waiting"]:
+        yield from run_text.wrapped(data["waiting"], "waits: ")
+    if data["status"] == "running" and not data["alive"]:
+        yield "nobody works on it: `mandate rekey run SPEC` goes on"
+
+
+def _ask(file: Path, dsn: str | None, config: Path | None, format: Format, said: str, **changes: Any) -> int:
+    asked = _load(file, dsn, config)
+    with connect(asked.target, application_name="mandate-control") as session:
+        if not journal.exists(session) or not journal.ask(session, asked.spec.rekey.name, **changes):
+            raise NeedsPerson(
+                f"there is no change called {asked.spec.rekey.name} under way", hint="mandate rekey status"
+            )
+    output.emit(format, "rekey-control", {"asked": changes}, lambda: said)
+    return 0
+
+
+@app.command()
+@options.command
+def pause(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Let a running change stop working until `resume`; capture goes on."""
+    return _ask(file, dsn, config, format, "asked to pause", paused=True)
+
+
+@app.command()
+@options.command
+def resume(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Let a paused change go on."""
+    return _ask(file, dsn, config, format, "asked to go on", paused=False)
+
+
+@app.command()
+@options.command
+def cutover(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Release a cutover that --hold-cutover holds."""
+    return _ask(file, dsn, config, format, "the cutover is released", hold_cutover=False)
+
+
+@app.command()
+@options.command
+def abort(
+    file: SpecFile,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """End a change before its swap and leave nothing of it; works whether its run is alive or dead."""
+    asked = _load(file, dsn, config)
+    name = asked.spec.rekey.name
+    with connect(asked.target, application_name="mandate-control") as session:
+        alive = lock.holder(session) is not None
+        if alive:
+            return _ask(file, dsn, config, format, "asked to abort", abort=True)
+    chosen = engine.Options()
+    engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format)).abort()
+    output.emit(format, "rekey-control", {"aborted": name}, lambda: f"{name}: nothing of it is left")
+    return 0
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group of commands of this module."""
+    parent.add_typer(app, name="rekey")

@@ -1,0 +1,306 @@
+"""The phases of a key change, in order, each safe to begin again; and its ends: finalize, rollback, abort."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mandate.errors import CheckFailed, MandateError, NeedsPerson, UsageError
+from mandate.postgres.connection import Session, Target, connect, sql
+from mandate.progress import Reporter
+from mandate.rekey import (
+    build,
+    capture,
+    catch_up,
+    copying,
+    cutover,
+    journal,
+    maps,
+    objects,
+    refuse,
+    shadow,
+    verify,
+)
+from mandate.rekey.direction import BACK, FORWARD, Direction
+from mandate.rekey.discover import discover
+from mandate.rekey.model import Graph
+from mandate.rekey.spec import Spec
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted."""
+
+    jobs: int = 2
+    accept: frozenset[str] = frozenset()
+    swap: cutover.Options = field(default_factory=cutover.Options)
+    also_at_cutover: Sequence[cutover.Work] = ()
+
+
+class Aborted(MandateError):
+    """Somebody asked for it from another terminal; nothing of the change is left."""
+
+    exit_code = 8
+    code = "aborted"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One key change of one database. Every method opens and closes its own sessions."""
+
+    target: Target
+    spec: Spec
+    options: Options
+    reporter: Reporter
+
+    @property
+    def name(self) -> str:
+        return self.spec.rekey.name
+
+    def session(self) -> Session:
+        """A session of this change: errors instead of rows that a policy hides, no time limits."""
+        return connect(
+            self.target,
+            application_name=f"mandate-rekey-{self.name}",
+            settings={
+                "row_security": "off",
+                "search_path": "",
+                "statement_timeout": "0",
+                "idle_in_transaction_session_timeout": "0",
+            },
+        )
+
+    # -- forward -------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Take the change from where it stands to the swap; figures by phase.
+
+        Raises CheckFailed (refused, nothing done), MigrationFailed (old tables in use, resumable), Aborted,
+        NeedsPerson when it is swapped already or its spec was edited.
+        """
+        with self.session() as session:
+            graph = self._begin(session)
+            for phase, work in self._phases():
+                if phase in journal.done(session, self.name):
+                    continue
+                self._obey(session)
+                self._phase(session, graph, phase, work)
+            return {phase.phase: dict(phase.evidence) for phase in journal.phases(session, self.name)}
+
+    def _begin(self, session: Session) -> Graph:
+        change = journal.begin(session, self.spec)
+        if change.status == "swapped":
+            raise NeedsPerson(
+                f"{self.name} is swapped already and in its reverse window",
+                hint="`mandate rekey finalize` ends it, `mandate rekey rollback` goes back",
+            )
+        if change.status == "rolled back":
+            journal.forget_phases(session, self.name)
+            journal.set_status(session, self.name, "running")
+            self._remove(session, None)
+        graph = journal.kept_graph(change) if change.status == "running" else None
+        if graph is None:
+            graph = self._discover(session)
+            journal.keep_graph(session, graph)
+        return graph
+
+    def _discover(self, session: Session) -> Graph:
+        graph = discover(session, self.spec)
+        problems = [text for text in refuse.problems(session, graph) if text not in self.options.accept]
+        if problems:
+            journal.set_status(session, self.name, "aborted")
+            raise CheckFailed(
+                f"{len(problems)} objects cannot be carried over:\n" + "\n".join(f"  {p}" for p in problems),
+                hint="drop or change them; or --accept the text of one that you have looked at",
+                problems=problems,
+            )
+        return graph
+
+    def _phases(self) -> Iterator[tuple[str, Callable[[Session, Graph], Mapping[str, Any]]]]:
+        yield "map", self._map
+        yield "shadow", self._shadow
+        yield "capture", self._capture
+        yield "copy", self._copy
+        yield "build", self._build
+        yield "catch up", self._catch_up
+        yield "foreign keys", self._foreign_keys
+        yield "verify", self._verify
+        yield "cutover", self._cutover
+
+    def _phase(
+        self,
+        session: Session,
+        graph: Graph,
+        phase: str,
+        work: Callable[[Session, Graph], Mapping[str, Any]],
+    ) -> None:
+        journal.start_phase(session, self.name, phase)
+        started = time.monotonic()
+        evidence = work(session, graph)
+        seconds = round(time.monotonic() - started, 3)
+        journal.end_phase(session, self.name, phase, {**evidence, "seconds": seconds})
+        self.reporter.line(f"{phase:<13} {seconds:>8.1f} s  {_shown(evidence)}".rstrip())
+
+    def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        maps.create(session, graph)
+        return {"keys": maps.fill(session, graph)}
+
+    def _shadow(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        shadow.create(session, graph)
+        return {"tables": len(graph.tables)}
+
+    def _capture(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        capture.install(session, graph, FORWARD, self.reporter)
+        capture.wait_for_older(session, self.reporter)
+        return {}
+
+    def _copy(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        rows = copying.run(self.session, graph, self.options.jobs, self.reporter, lambda: self._obey(session))
+        catch_up.forget_logged(session, graph)
+        return {"rows": rows}
+
+    def _build(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        tasks = build.tasks(session, graph)
+        with self._sessions() as sessions:
+            build.run(sessions, tasks, self.reporter)
+        return {"objects": len(tasks)}
+
+    def _catch_up(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        return {"rows": self._until_small(session, graph, FORWARD)}
+
+    def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        build.foreign_keys(session, graph)
+        return {}
+
+    def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        self._until_small(session, graph, FORWARD)
+        proofs = verify.run(self.session, graph, FORWARD, self.options.jobs, self.reporter)
+        return {"tables": [vars(proof) for proof in proofs]}
+
+    def _cutover(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        self._hold(session, graph)
+        evidence = self._swap(session, graph, FORWARD, "swapped")
+        for statement in objects.after_cutover(session, graph, FORWARD):
+            session.execute(statement)
+        return evidence
+
+    def _swap(self, session: Session, graph: Graph, direction: Direction, status: str) -> dict[str, Any]:
+        def record(inside: Session) -> None:
+            journal.set_status(inside, self.name, status)
+
+        opposite = BACK if direction.forward else None
+        also: list[cutover.Work] = [record, *self.options.also_at_cutover]
+        if opposite is not None:
+            also.append(lambda inside: capture.install_now(inside, graph, opposite))
+        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also)
+        return cutover.run(swap, self.reporter, lambda why: journal.waits(session, self.name, why))
+
+    def _until_small(self, session: Session, graph: Graph, direction: Direction) -> int:
+        """Take the log down to a batch's worth; rows applied."""
+        applied = 0
+        limit = self.options.swap.largest_backlog
+        while (left := catch_up.backlog(session, graph, direction)) > limit // 4:
+            self._obey(session)
+            journal.waits(session, self.name, f"{left:,} changed rows to catch up")
+            applied += catch_up.batch(session, graph, direction, limit * 10)
+        journal.waits(session, self.name, None)
+        return applied
+
+    def _hold(self, session: Session, graph: Graph) -> None:
+        """Keep in step until somebody releases the cutover."""
+        while journal.control(session, self.name).hold_cutover:
+            self._obey(session)
+            self._until_small(session, graph, FORWARD)
+            journal.waits(session, self.name, "the cutover is held: `mandate rekey cutover` releases it")
+            time.sleep(_POLL_SECONDS)
+        journal.waits(session, self.name, None)
+
+    def _obey(self, session: Session) -> None:
+        """Do what other terminals ask: wait while paused, end when aborted."""
+        while (asked := journal.control(session, self.name)).paused and not asked.abort:
+            journal.waits(session, self.name, "paused: `mandate rekey resume` goes on")
+            time.sleep(_POLL_SECONDS)
+        if asked.abort:
+            self.abort()
+            raise Aborted(f"{self.name} was aborted from another terminal; nothing of it is left")
+
+    @contextmanager
+    def _sessions(self) -> Iterator[list[Session]]:
+        opened: list[Session] = []
+        try:
+            opened += [self.session() for _ in range(self.options.jobs)]
+            yield opened
+        finally:
+            for each in opened:
+                each.close()
+
+    # -- ends ----------------------------------------------------------------------------------------
+
+    def rollback(self) -> dict[str, Any]:
+        """Swap back, with everything that was written since. Raises NeedsPerson when it is not swapped."""
+        with self.session() as session:
+            graph = self._require_swapped(session)
+            self._until_small(session, graph, BACK)
+            proofs = verify.run(self.session, graph, BACK, self.options.jobs, self.reporter)
+            evidence = self._swap(session, graph, BACK, "rolled back")
+            for statement in objects.after_cutover(session, graph, BACK):
+                session.execute(statement)
+            self._remove(session, graph)
+            return {**evidence, "tables": [vars(proof) for proof in proofs]}
+
+    def finalize(self) -> dict[str, Any]:
+        """Verify once more, then drop the retained tables and everything of the change but its record."""
+        with self.session() as session:
+            graph = self._require_swapped(session)
+            self._until_small(session, graph, BACK)
+            proofs = verify.run(self.session, graph, BACK, self.options.jobs, self.reporter)
+            capture.remove(session, graph, BACK)
+            self._drop_schemas(session)
+            journal.set_status(session, self.name, "finalized")
+            return {"tables": [vars(proof) for proof in proofs]}
+
+    def abort(self) -> None:
+        """Leave no object of a change that is not swapped. Raises NeedsPerson when it is."""
+        with self.session() as session:
+            change = journal.load(session, self.name)
+            if change is not None and change.status == "swapped":
+                raise NeedsPerson(
+                    f"{self.name} is swapped: there is nothing to abort", hint="use rollback or finalize"
+                )
+            graph = journal.kept_graph(change) if change else None
+            self._remove(session, graph)
+            if change is not None:
+                journal.set_status(session, self.name, "aborted")
+
+    def _require_swapped(self, session: Session) -> Graph:
+        change = journal.load(session, self.name)
+        graph = journal.kept_graph(change) if change else None
+        if change is None or graph is None:
+            raise UsageError(f"there is no key change called {self.name} in this database")
+        if change.status != "swapped":
+            raise NeedsPerson(
+                f"{self.name} is {change.status}, not swapped", hint="`mandate rekey status` says where it is"
+            )
+        return graph
+
+    def _remove(self, session: Session, graph: Graph | None) -> None:
+        if graph is not None:
+            capture.remove(session, graph, FORWARD)
+        self._drop_schemas(session)
+
+    def _drop_schemas(self, session: Session) -> None:
+        for name in (self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema):
+            session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+def _shown(evidence: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' ')} {value}"
+        for key, value in evidence.items()
+        if isinstance(value, int | float | str)
+    )
