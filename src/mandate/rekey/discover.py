@@ -26,6 +26,7 @@ class ForeignKey:
     parent: int
     columns: tuple[str, ...]
     referred: tuple[str, ...]
+    refused: str | None = None
 
 
 def discover(session: Session, spec: Spec) -> Graph:
@@ -72,7 +73,13 @@ def _table(row: Row) -> Table:
 
 def _foreign_key(row: Row) -> ForeignKey:
     return ForeignKey(
-        row["oid"], row["name"], row["child"], row["parent"], tuple(row["columns"]), tuple(row["referred"])
+        row["oid"],
+        row["name"],
+        row["child"],
+        row["parent"],
+        tuple(row["columns"]),
+        tuple(row["referred"]),
+        row["refused"],
     )
 
 
@@ -184,6 +191,11 @@ def _follow(
         touched = set(group.old) & set(key.referred)
         if not touched:
             continue
+        if key.refused is not None:
+            raise CheckFailed(
+                f"{key.refused}: the engine cannot change what foreign key {key.name} refers to",
+                hint="drop that foreign key, or make it an ordinary table",
+            )
         if touched != set(group.old):
             raise CheckFailed(
                 f"foreign key {key.name} of {tables[key.child]} refers to a part of a key that changes",
@@ -228,7 +240,7 @@ def _columns(table: Table, groups: Sequence[Group]) -> Iterator[NewColumn]:
     """
     fresh = {name for group in groups for name, kept in zip(group.new, group.kept, strict=True) if not kept}
     dropped = {name for group in groups if group.owner for name in group.change.key.drop}
-    placed = _places(groups)
+    placed = _places(table, groups)
     for column in table.columns:
         yield from placed.get(column.name, [])
         if any(column.name in group.old for group in groups) or column.name in dropped | fresh:
@@ -241,15 +253,16 @@ def _not_null(column: Column, groups: Sequence[Group]) -> bool:
     return column.not_null or kept
 
 
-def _places(groups: Sequence[Group]) -> dict[str, list[NewColumn]]:
+def _places(table: Table, groups: Sequence[Group]) -> dict[str, list[NewColumn]]:
     """Old column -> the new columns that take its place."""
     placed: dict[str, list[NewColumn]] = {}
     for number, group in enumerate(groups):
+        always_set = all(table.column(name).not_null for name in group.old)
         for place, (name, kept) in enumerate(zip(group.new, group.kept, strict=True)):
             if kept:
                 continue
             where = _stands_at(group, place)
-            required = group.owner or group.change.key.not_null
+            required = group.owner or group.change.key.not_null or always_set
             placed.setdefault(where, []).append(
                 NewColumn(name, group.change.new_types[place], required, group=number, place=place)
             )

@@ -1,0 +1,407 @@
+"""Keys, indexes, checks, triggers and views of the shadows, several at a time, and their foreign keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from queue import SimpleQueue
+
+from mandate.postgres.connection import Session, Verbatim, sql
+from mandate.progress import Reporter, Silent
+from mandate.progress import Task as ProgressTask
+from mandate.rekey import catalogue, dressing, rewriting, shadow, views
+from mandate.rekey import foreign_keys as keys_of
+from mandate.rekey.catalogue import Catalogue, Index, View
+from mandate.rekey.model import Graph, Group, NewTable
+from mandate.rekey.rewriting import IndexDefinition
+
+_LONGEST_NAME = 63
+
+
+@dataclass(frozen=True)
+class Task:
+    """Statements of one transaction, after all tasks of a lower stage. `bytes`: the size of what it reads."""
+
+    stage: int
+    name: str
+    bytes: int
+    statements: tuple[sql.Composed, ...]
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What is in the shadow schema already: relations, and constraints and triggers by table."""
+
+    relations: frozenset[str] = frozenset()
+    parts: frozenset[tuple[str, str]] = frozenset()
+
+
+_NOTHING = Existing()
+
+
+def tasks(session: Session, graph: Graph) -> list[Task]:
+    """What is left to build, in an order in which it can be. Raises CannotRewrite."""
+    return planned(graph, catalogue.read(session, graph), existing(session, graph))
+
+
+def existing(session: Session, graph: Graph) -> Existing:
+    """What an earlier run has built."""
+    schema = (graph.spec.shadow_schema,)
+    relations = session.rows(
+        "SELECT c.relname AS name FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid"
+        " WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND coalesce(i.indisvalid, true)",
+        schema,
+    )
+    parts = session.rows(
+        'SELECT c.relname AS "table", p.name FROM pg_class c JOIN ('
+        "  SELECT conrelid AS oid, conname AS name FROM pg_constraint"
+        "  UNION ALL SELECT tgrelid, tgname FROM pg_trigger WHERE NOT tgisinternal"
+        ") AS p USING (oid) WHERE c.relnamespace = to_regnamespace(quote_ident(%s))",
+        schema,
+    )
+    return Existing(
+        frozenset(row["name"] for row in relations), frozenset((row["table"], row["name"]) for row in parts)
+    )
+
+
+def planned(graph: Graph, kept: Catalogue, there: Existing) -> list[Task]:
+    """All tasks that `there` does not make superfluous."""
+    found = [task for part in parts(graph, kept, there) for task in part()]
+    return sorted(found, key=lambda task: (task.stage, -task.bytes))
+
+
+def parts(
+    graph: Graph, kept: Catalogue, there: Existing = _NOTHING
+) -> Iterator[Callable[[], Iterator[Task]]]:
+    """The tasks in parts of which each can fail by itself (CannotRewrite): index, finish, view."""
+    for table in graph.tables:
+        yield partial(_index_tasks, graph, kept, table, there)
+    for table in graph.tables:
+        yield partial(_finish_tasks, graph, kept, table, there)
+    for number, view in enumerate(kept.views):
+        if view.name not in there.relations:
+            yield partial(_view_task, graph, kept, view, 3 + number)
+
+
+def _index_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
+    for built in indexes(graph, kept, table):
+        if built.index.name not in there.relations:
+            yield Task(0, f"index {built.index.name}", built.index.bytes, tuple(_index(graph, built)))
+
+
+def _finish_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
+    statements = tuple(_finish(graph, kept, table, there))
+    if statements:
+        yield Task(1, f"constraints of {table}", table.old.bytes, statements)
+    analyze = sql.SQL("ANALYZE {}").format(sql.Identifier(*shadow.place(graph, table)))
+    yield Task(2, f"statistics of {table}", table.old.bytes, (analyze,))
+
+
+def _view_task(graph: Graph, kept: Catalogue, view: View, stage: int) -> Iterator[Task]:
+    yield Task(stage, str(view), 0, tuple(views.statements(graph, kept, view)))
+
+
+# -- indexes -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index, and what it becomes. `instead`: why it is not built."""
+
+    index: Index
+    definition: IndexDefinition = field(repr=False)
+    instead: str | None = None
+
+
+def indexes(graph: Graph, kept: Catalogue, table: NewTable) -> list[Built]:
+    """The indexes to build for a shadow. Raises CannotRewrite."""
+    return [built for built in _all_indexes(graph, kept, table) if built.instead is None]
+
+
+def dropped(session: Session, graph: Graph) -> list[str]:
+    """What is left out because something else does the same afterwards, in words. Raises CannotRewrite."""
+    kept = catalogue.read(session, graph)
+    left_out = [
+        f"index {built.index.name} of {table}: {built.instead}"
+        for table in graph.tables
+        for built in _all_indexes(graph, kept, table)
+        if built.instead is not None
+    ]
+    return left_out + list(keys_of.dropped(graph, kept))
+
+
+def _all_indexes(graph: Graph, kept: Catalogue, table: NewTable) -> list[Built]:
+    found = [
+        Built(index, _definition(graph, table, index))
+        for index in catalogue.of(kept.indexes, table.old.oid)
+        if not index.exclusion
+    ]
+    ordered = sorted(found, key=lambda built: _rank(built.index))
+    made: list[Built] = []
+    for built in ordered:
+        why = _why_not(built, made)
+        made.append(built if why is None else Built(built.index, built.definition, why))
+    return made
+
+
+def _rank(index: Index) -> int:
+    """A primary key is kept rather than a unique one, and that rather than an index that serves no rule."""
+    if index.constraint_type is not None:
+        return 0 if index.constraint_type == "p" else 1
+    return 2 if index.unique else 3
+
+
+def _why_not(built: Built, before: Sequence[Built]) -> str | None:
+    if not built.index.valid:
+        return "it is not valid"
+    if built.definition.empty:
+        return "all its columns go away"
+    for other in before:
+        # Two that were the same before are somebody's wish; two that became the same are not.
+        became = built.definition.changed or other.definition.changed
+        same = built.definition.signature == other.definition.signature
+        if other.instead is None and became and same:
+            return f"it would be the same as {other.index.name}"
+    return None
+
+
+def _definition(graph: Graph, table: NewTable, index: Index) -> IndexDefinition:
+    return rewriting.index(
+        table,
+        index.definition,
+        shadow.place(graph, table),
+        f"index {index.name} of {table}",
+        index.tablespace,
+    )
+
+
+def _index(graph: Graph, built: Built) -> Iterator[sql.Composed]:
+    yield sql.Composed([Verbatim(built.definition.create)])
+    there = sql.Identifier(graph.spec.shadow_schema, built.index.name)
+    yield from index_attributes(there, built.index, built.definition)
+
+
+def index_attributes(
+    there: sql.Identifier, index: Index, definition: IndexDefinition
+) -> Iterator[sql.Composed]:
+    """Comment and statistics targets."""
+    yield from dressing.comment("INDEX", there, index.comment)
+    for number, before in definition.places.items():
+        if before in index.statistics:
+            yield sql.SQL("ALTER INDEX {} ALTER COLUMN {} SET STATISTICS {}").format(
+                there, sql.Literal(number), sql.Literal(index.statistics[before])
+            )
+
+
+# -- constraints and triggers ------------------------------------------------------------------------
+
+
+def _finish(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[sql.Composed]:
+    """What is quick once the indexes are there, and one scan for all checks."""
+    at = sql.Identifier(*shadow.place(graph, table))
+    name = table.old.name
+    for built in indexes(graph, kept, table):
+        if built.index.constraint_name and (name, built.index.constraint_name) not in there.parts:
+            yield from _constraint(at, built.index)
+        yield from _marks(at, built.index)
+    for index in catalogue.of(kept.indexes, table.old.oid):
+        if index.exclusion and (name, index.constraint_name) not in there.parts:
+            yield from _exclusion(graph, table, at, index)
+    yield from _checks(graph, kept, table, at, there)
+    for trigger in catalogue.of(kept.triggers, table.old.oid):
+        if (name, trigger.name) not in there.parts:
+            moved = {(table.old.schema, name): shadow.place(graph, table)}
+            what = f"trigger {trigger.name} of {table}"
+            yield sql.Composed([Verbatim(rewriting.trigger(table, trigger.definition, moved, what))])
+            yield sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(at, sql.Identifier(trigger.name))
+            yield from dressing.comment_on("TRIGGER", trigger.name, at, trigger.comment)
+
+
+def _constraint(at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:
+    name = index.constraint_name or index.name
+    yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} USING INDEX {} {}").format(
+        at,
+        sql.Identifier(name),
+        sql.SQL("PRIMARY KEY" if index.constraint_type == "p" else "UNIQUE"),
+        sql.Identifier(index.name),
+        keys_of.deferrability(index.deferrable, index.deferred),
+    )
+    yield from dressing.comment_on("CONSTRAINT", name, at, index.constraint_comment)
+
+
+def _marks(at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:
+    if index.clustered:
+        yield sql.SQL("ALTER TABLE {} CLUSTER ON {}").format(at, sql.Identifier(index.name))
+    if index.replica_identity:
+        yield sql.SQL("ALTER TABLE {} REPLICA IDENTITY USING INDEX {}").format(at, sql.Identifier(index.name))
+
+
+def _exclusion(graph: Graph, table: NewTable, at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:
+    name = index.constraint_name or index.name
+    what = f"constraint {name} of {table}"
+    text = rewriting.exclusion(table, index.constraint_definition or "", what)
+    yield sql.SQL("SET LOCAL default_tablespace = {}").format(sql.Literal(index.tablespace or ""))
+    yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(at, sql.Identifier(name), Verbatim(text))
+    yield from _marks(at, index)
+    yield from dressing.comment("INDEX", sql.Identifier(graph.spec.shadow_schema, index.name), index.comment)
+    yield from dressing.comment_on("CONSTRAINT", name, at, index.constraint_comment)
+
+
+def _checks(
+    graph: Graph, kept: Catalogue, table: NewTable, at: sql.Identifier, there: Existing
+) -> Iterator[sql.Composed]:
+    added = []
+    for check in catalogue.of(kept.checks, table.old.oid):
+        if check.valid or not check.enforced:
+            text = rewriting.expression(table, check.expression, f"check {check.name} of {table}")
+            added.append((check.name, text, _check_options(check)))
+    added += [(name, text, "") for name, text in wanted_checks(graph, table)]
+    missing = [each for each in added if (table.old.name, each[0]) not in there.parts]
+    if missing:
+        parts = [
+            sql.SQL("ADD CONSTRAINT {} CHECK ({}){}").format(
+                sql.Identifier(name), Verbatim(text), Verbatim(options)
+            )
+            for name, text, options in missing
+        ]
+        yield sql.SQL("ALTER TABLE {} {}").format(at, sql.SQL(", ").join(parts))
+    for check in catalogue.of(kept.checks, table.old.oid):
+        if check.valid or not check.enforced:
+            yield from dressing.comment_on("CONSTRAINT", check.name, at, check.comment)
+
+
+def _check_options(check: catalogue.Check) -> str:
+    return (" NO INHERIT" if check.no_inherit else "") + ("" if check.enforced else " NOT ENFORCED")
+
+
+def wanted_checks(graph: Graph, table: NewTable) -> Iterator[tuple[str, str]]:
+    """Checks that the spec asks for, and those without which half a key would pass for none."""
+    for check in graph.spec.check:
+        if check.table == str(table):
+            yield check.name, check.expression
+    for group in table.groups:
+        text = _all_or_none(table, group)
+        if text is not None:
+            name = f"{table.old.name}_{'_'.join(group.new)}_all_or_none"
+            yield name.encode()[:_LONGEST_NAME].decode(errors="ignore"), text
+
+
+def _all_or_none(table: NewTable, group: Group) -> str | None:
+    """MATCH SIMPLE takes a key that is NULL in part for no key at all."""
+    required = {column.name for column in table.columns if column.not_null}
+    fresh = [name for name, kept in zip(group.new, group.kept, strict=True) if not kept]
+    if len(group.new) < 2 or not fresh or set(group.new) <= required:
+        return None
+    none = sql.SQL(" AND ").join(sql.SQL("{} IS NULL").format(sql.Identifier(name)) for name in fresh)
+    all_ = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(name)) for name in group.new)
+    return sql.SQL("({}) OR ({})").format(none, all_).as_string()
+
+
+# -- foreign keys ------------------------------------------------------------------------------------
+
+
+def foreign_keys(session: Session, graph: Graph, reporter: Reporter | None = None) -> None:
+    """All foreign keys between shadows: deferred, without actions, and proven. Safe to repeat.
+
+    Those that cross the border of the change come at the cutover. Raises CheckFailed naming the key that
+    the rows do not fit.
+    """
+    run([session], foreign_key_tasks(session, graph), reporter)
+
+
+def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:
+    """The foreign keys that are left to make (all in one transaction: each locks two tables) and to prove."""
+    kept = catalogue.read(session, graph)
+    aside = graph.spec.shadow_schema
+    states = _states(session, aside)
+    missing, proofs = [], []
+    for key in keys_of.renewed(graph, kept):
+        state = states.get((key.child_name, key.name))
+        if not keys_of.is_built(kept, key) or state is True:
+            continue
+        if state is None:
+            missing += [keys_of.add(graph, key, aside, lagging=True), *keys_of.comment(graph, key, aside)]
+        size = graph.table(key.child).old.bytes
+        proofs.append(Task(1, f"validation of {key}", size, (keys_of.validate(graph, key, aside),)))
+    made = [Task(0, "foreign keys", 0, tuple(missing))] if missing else []
+    return made + sorted(proofs, key=lambda task: -task.bytes)
+
+
+def _states(session: Session, schema: str) -> dict[tuple[str, str], bool]:
+    rows = session.rows(
+        "SELECT r.relname AS child, c.conname AS name, c.convalidated AS valid FROM pg_constraint c"
+        " JOIN pg_class r ON r.oid = c.conrelid"
+        " WHERE c.contype = 'f' AND r.relnamespace = to_regnamespace(quote_ident(%s))",
+        (schema,),
+    )
+    return {(row["child"], row["name"]): row["valid"] for row in rows}
+
+
+# -- running -----------------------------------------------------------------------------------------
+
+
+def run(
+    sessions: Sequence[Session],
+    tasks: Sequence[Task],
+    reporter: Reporter | None = None,
+    memory_megabytes: int | None = None,
+) -> None:
+    """Do the tasks, stage by stage, as many at a time as there are sessions, the largest first.
+
+    `memory_megabytes`: maintenance_work_mem of each session. Raises the first error; then no statement is
+    running any more.
+    """
+    total = sum(task.bytes for task in tasks)
+    with (reporter or Silent()).task("build", total=total, unit="bytes") as progress:
+        done = 0
+        for _, stage in groupby(sorted(tasks, key=lambda task: task.stage), key=lambda task: task.stage):
+            done = _run_stage(sessions, list(stage), memory_megabytes, progress, done)
+
+
+def _run_stage(
+    sessions: Sequence[Session],
+    stage: Sequence[Task],
+    memory_megabytes: int | None,
+    progress: ProgressTask,
+    done: int,
+) -> int:
+    idle: SimpleQueue[Session] = SimpleQueue()
+    for session in sessions:
+        idle.put(session)
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        running = {pool.submit(_run_one, idle, task, memory_megabytes): task for task in stage}
+        try:
+            for future in as_completed(running):
+                future.result()
+                done += running[future].bytes
+                progress.update(done, note=running[future].name)
+        except BaseException:
+            _stop(pool, running, sessions)
+            raise
+    return done
+
+
+def _stop(pool: ThreadPoolExecutor, running: dict[Future[None], Task], sessions: Sequence[Session]) -> None:
+    pool.shutdown(wait=False, cancel_futures=True)
+    for session in sessions:
+        session.cancel()
+    wait(running, return_when=FIRST_EXCEPTION)
+
+
+def _run_one(idle: SimpleQueue[Session], task: Task, memory_megabytes: int | None) -> None:
+    session = idle.get()
+    try:
+        with session.transaction():
+            session.execute("SET LOCAL search_path = ''")
+            session.execute("SET LOCAL default_tablespace = ''")
+            if memory_megabytes is not None:
+                session.execute(
+                    "SELECT set_config('maintenance_work_mem', %s, true)", (f"{memory_megabytes}MB",)
+                )
+            for statement in task.statements:
+                session.execute(statement)
+    finally:
+        idle.put(session)

@@ -1,0 +1,98 @@
+"""Owner, grants and comments of one object, as another has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import LiteralString
+
+from mandate.postgres.connection import Session, Verbatim, sql
+from mandate.rekey.catalogue import Grant
+
+Composable = sql.Composable
+
+
+def grantee(name: str | None) -> Composable:
+    """A role as GRANT names it; None is PUBLIC."""
+    return sql.SQL("PUBLIC") if name is None else sql.Identifier(name)
+
+
+def comment(kind: LiteralString, what: Composable, text: str | None) -> Iterator[sql.Composed]:
+    """COMMENT ON, where there is one."""
+    if text is not None:
+        yield sql.SQL("COMMENT ON {} {} IS {}").format(sql.SQL(kind), what, sql.Literal(text))
+
+
+def comment_on(kind: LiteralString, name: str, on: Composable, text: str | None) -> Iterator[sql.Composed]:
+    """COMMENT ON CONSTRAINT name ON table, and its like."""
+    what = sql.SQL("{} ON {}").format(sql.Identifier(name), on)
+    yield from comment(kind, what, text)
+
+
+def own(kind: LiteralString, what: Composable, owner: str) -> sql.Composed:
+    """ALTER ... OWNER TO."""
+    return sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), what, sql.Identifier(owner))
+
+
+def grant(
+    kind: LiteralString, what: sql.Identifier, owner: str, grants: Sequence[Grant] | None
+) -> Iterator[sql.Composed]:
+    """Exactly these privileges on a table, view or sequence without any; None: the owner's defaults."""
+    target = sql.SQL("{} {}").format(sql.SQL(kind), what)
+    if grants is None:
+        yield sql.SQL("GRANT ALL ON {} TO {}").format(target, sql.Identifier(owner))
+        return
+    yield sql.SQL("REVOKE ALL ON {} FROM {}").format(target, sql.Identifier(owner))
+    for each in grants:
+        yield _grant(Verbatim(each.privilege), target, each)
+
+
+def grant_column(what: sql.Identifier, column: str, grants: Sequence[Grant] | None) -> Iterator[sql.Composed]:
+    """Privileges on one column."""
+    for each in grants or ():
+        privilege = sql.SQL("{} ({})").format(Verbatim(each.privilege), sql.Identifier(column))
+        yield _grant(privilege, sql.SQL("TABLE {}").format(what), each)
+
+
+def _grant(privilege: Composable, target: Composable, each: Grant) -> sql.Composed:
+    option = sql.SQL(" WITH GRANT OPTION" if each.grantable else "")
+    return sql.SQL("GRANT {} ON {} TO {}{}").format(privilege, target, grantee(each.grantee), option)
+
+
+def clear_grants(session: Session, kind: LiteralString, schema: str, name: str) -> None:
+    """Take back what default privileges gave to a new object."""
+    rows = session.rows(
+        "SELECT DISTINCT CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END AS grantee"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) AS a"
+        " WHERE n.nspname = %s AND c.relname = %s",
+        (schema, name),
+    )
+    for row in rows:
+        session.execute(
+            sql.SQL("REVOKE ALL ON {} {} FROM {}").format(
+                sql.SQL(kind), sql.Identifier(schema, name), grantee(row["grantee"])
+            )
+        )
+
+
+def options(items: Sequence[str], prefix: str | None = None) -> Iterator[sql.Composed]:
+    """Storage parameters as pg_class writes them ("name=value"), for WITH (...)."""
+    for item in items:
+        name, _, value = item.partition("=")
+        label = sql.Identifier(name) if prefix is None else sql.Identifier(prefix, name)
+        yield sql.SQL("{} = {}").format(label, sql.Literal(value))
+
+
+def with_options(*lists: Iterator[sql.Composed]) -> Composable:
+    """WITH (...), or nothing."""
+    found = [each for items in lists for each in items]
+    return sql.SQL(" WITH ({})").format(sql.SQL(", ").join(found)) if found else sql.SQL("")
+
+
+def tablespace(name: str | None) -> Composable:
+    """TABLESPACE ..., or nothing."""
+    return sql.SQL("") if name is None else sql.SQL(" TABLESPACE {}").format(sql.Identifier(name))
+
+
+def using(method: str | None) -> Composable:
+    """USING table access method."""
+    return sql.SQL("") if method is None else sql.SQL(" USING {}").format(sql.Identifier(method))

@@ -1,0 +1,225 @@
+"""Foreign keys of the tables: as clients need them, and as the side that is kept in step can bear them.
+
+The side that catch-up writes lags behind. A foreign key between two of its tables is deferred and takes no
+action of its own (a cascade would run on top of what is caught up). One that crosses the border of the
+change would let the lag refuse a client's delete, so the lagging side has none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from mandate.postgres.connection import sql
+from mandate.rekey import dressing, rewriting
+from mandate.rekey.catalogue import Catalogue, ForeignKey
+from mandate.rekey.model import Graph, NewTable
+from mandate.rekey.rewriting import CannotRewrite
+
+_ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+_NO_ACTION = "a"
+
+
+def renewed(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
+    """The foreign keys over the new columns; of two that became the same, the first. Raises CannotRewrite."""
+    made = [rewritten(graph, key) for key in kept.foreign_keys]
+    return [key for key in made if _same(key, made) is key]
+
+
+def dropped(graph: Graph, kept: Catalogue) -> Iterator[str]:
+    """The foreign keys that say what another one says already, in words. Raises CannotRewrite."""
+    made = [rewritten(graph, key) for key in kept.foreign_keys]
+    for key in made:
+        other = _same(key, made)
+        if other is not key:
+            yield f"{key} would be the same as {other.name}: only that one is kept"
+
+
+def _same(key: ForeignKey, keys: Sequence[ForeignKey]) -> ForeignKey:
+    """The first foreign key that refers from the same columns to the same columns."""
+
+    def pairs(each: ForeignKey) -> tuple[int, int, frozenset[tuple[str, str]]]:
+        return each.child, each.parent, frozenset(zip(each.columns, each.referred, strict=True))
+
+    return next(each for each in keys if pairs(each) == pairs(key))
+
+
+def rewritten(graph: Graph, key: ForeignKey) -> ForeignKey:
+    """A foreign key over the new columns of its tables. Raises CannotRewrite."""
+    child, parent = _table(graph, key.child), _table(graph, key.parent)
+    of_child = {} if child is None else rewriting.successors(child)
+    of_parent = {} if parent is None else rewriting.successors(parent)
+    pairs: list[tuple[str, str]] = []
+    for column, referred in zip(key.columns, key.referred, strict=True):
+        here, there = of_child.get(column, (column,)), of_parent.get(referred, (referred,))
+        if not here or len(here) != len(there):
+            raise CannotRewrite(f"{key}: {column} and {referred} do not become the same columns")
+        pairs += zip(here, there, strict=True)
+    distinct = list(dict.fromkeys(pairs))
+    made = replace(
+        key,
+        columns=tuple(column for column, _ in distinct),
+        referred=tuple(referred for _, referred in distinct),
+    )
+    return replace(made, delete_columns=_delete_columns(child, key, made))
+
+
+def _table(graph: Graph, oid: int) -> NewTable | None:
+    return next((table for table in graph.tables if table.old.oid == oid), None)
+
+
+def _delete_columns(child: NewTable | None, old: ForeignKey, new: ForeignKey) -> tuple[str, ...]:
+    """What ON DELETE SET NULL sets: not a column that the old key left alone."""
+    if child is None or old.on_delete not in ("n", "d"):
+        return old.delete_columns
+    changed = rewriting.successors(child)
+    kept = {
+        name
+        for group in child.groups
+        for name, is_kept in zip(group.new, group.kept, strict=True)
+        if is_kept and name not in old.columns
+    }
+    set_ = rewriting.renamed(old.delete_columns or old.columns, changed)
+    wanted = tuple(name for name in set_ if name not in kept)
+    return () if set(wanted) == set(new.columns) else wanted
+
+
+# -- statements --------------------------------------------------------------------------------------
+
+
+def place(graph: Graph, schema: str, name: str, oid: int, aside: str | None) -> sql.Identifier:
+    """Where a table is: `aside` is the schema of the change's tables, None for their own place."""
+    inside = _table(graph, oid) is not None
+    return sql.Identifier(aside if inside and aside is not None else schema, name)
+
+
+def child(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Identifier:
+    """Where the table that has the foreign key is."""
+    return place(graph, key.child_schema, key.child_name, key.child, aside)
+
+
+def is_lenient(key: ForeignKey) -> bool:
+    """Whether the lagging side's key becomes the real one by ALTER CONSTRAINT alone."""
+    return key.on_delete == _NO_ACTION
+
+
+def is_built(kept: Catalogue, key: ForeignKey) -> bool:
+    """Whether the lagging side has it: rows that break one that is not valid must get in."""
+    return kept.is_inner(key) and key.valid and key.enforced
+
+
+def add(graph: Graph, key: ForeignKey, aside: str | None, *, lagging: bool = False) -> sql.Composed:
+    """ADD CONSTRAINT ... NOT VALID, for clients or for the lagging side."""
+    on_delete = _NO_ACTION if lagging else key.on_delete
+    deferrable, deferred = (True, True) if lagging else (key.deferrable, key.deferred)
+    return sql.SQL(
+        "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}"
+        " ON UPDATE {} ON DELETE {}{} {}{}"
+    ).format(
+        child(graph, key, aside),
+        sql.Identifier(key.name),
+        _names(key.columns),
+        place(graph, key.parent_schema, key.parent_name, key.parent, aside),
+        _names(key.referred),
+        sql.SQL(" MATCH FULL" if key.match == "f" else ""),
+        _action(key.on_update),
+        _action(on_delete),
+        sql.SQL("")
+        if lagging or not key.delete_columns
+        else sql.SQL(" ({})").format(_names(key.delete_columns)),
+        deferrability(deferrable, deferred),
+        sql.SQL(" NOT VALID" if key.enforced else " NOT ENFORCED"),
+    )
+
+
+def _names(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _action(letter: str) -> sql.SQL:
+    return sql.SQL(_ACTIONS[letter])
+
+
+def deferrability(deferrable: bool, deferred: bool) -> sql.SQL:
+    """DEFERRABLE and so on."""
+    if not deferrable:
+        return sql.SQL("NOT DEFERRABLE")
+    return sql.SQL("DEFERRABLE INITIALLY DEFERRED" if deferred else "DEFERRABLE INITIALLY IMMEDIATE")
+
+
+def drop(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Composed:
+    """DROP CONSTRAINT."""
+    return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
+        child(graph, key, aside), sql.Identifier(key.name)
+    )
+
+
+def validate(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Composed:
+    """VALIDATE CONSTRAINT: blocks no writer."""
+    return sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
+        child(graph, key, aside), sql.Identifier(key.name)
+    )
+
+
+def comment(graph: Graph, key: ForeignKey, aside: str | None) -> Iterator[sql.Composed]:
+    """COMMENT ON CONSTRAINT."""
+    yield from dressing.comment_on("CONSTRAINT", key.name, child(graph, key, aside), key.comment)
+
+
+def _alter(graph: Graph, key: ForeignKey, aside: str | None, how: sql.SQL) -> sql.Composed:
+    return sql.SQL("ALTER TABLE {} ALTER CONSTRAINT {} {}").format(
+        child(graph, key, aside), sql.Identifier(key.name), how
+    )
+
+
+# -- the cutover -------------------------------------------------------------------------------------
+
+
+def leave(
+    graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey], aside: str, *, lags: bool
+) -> Iterator[sql.Composed]:
+    """What happens to the keys of the tables that were just moved to `aside`.
+
+    `lags`: they are kept in step from now on; else they are about to be dropped.
+    """
+    for key in keys:
+        if not kept.is_inner(key):
+            yield drop(graph, key, aside)
+        elif not lags:
+            continue
+        elif is_built(kept, key) and is_lenient(key):
+            yield _alter(graph, key, aside, deferrability(True, True))
+        else:
+            yield drop(graph, key, aside)
+            if is_built(kept, key):
+                yield add(graph, key, aside, lagging=True)
+
+
+def arrive(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> Iterator[sql.Composed]:
+    """What makes the keys of the tables that just took their place those that clients had."""
+    for key in keys:
+        if is_built(kept, key) and is_lenient(key):
+            yield _alter(graph, key, None, deferrability(key.deferrable, key.deferred))
+            continue
+        if is_built(kept, key):
+            yield drop(graph, key, None)
+        yield add(graph, key, None)
+        yield from comment(graph, key, None)
+
+
+def to_validate(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> Iterator[sql.Composed]:
+    """After the cutover: those that were added anew."""
+    for key in keys:
+        if key.valid and key.enforced and not (is_built(kept, key) and is_lenient(key)):
+            yield validate(graph, key, None)
+
+
+def outside(graph: Graph, kept: Catalogue) -> tuple[list[sql.Identifier], list[sql.Identifier]]:
+    """Tables of nobody's change that the cutover locks too: parents of the change's tables, and children."""
+    parents, children = {}, {}
+    for key in kept.foreign_keys:
+        if _table(graph, key.parent) is None:
+            parents[key.parent] = sql.Identifier(key.parent_schema, key.parent_name)
+        if _table(graph, key.child) is None:
+            children[key.child] = sql.Identifier(key.child_schema, key.child_name)
+    return list(parents.values()), [at for oid, at in children.items() if oid not in parents]

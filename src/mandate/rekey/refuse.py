@@ -1,0 +1,148 @@
+"""Everything that the engine cannot carry, named before anything is done.
+
+What the catalogue can tell is asked of it. The rest is tried: the new tables and all that belongs to them are
+made, empty, in a transaction that is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mandate.errors import CheckFailed, DatabaseError
+from mandate.postgres.connection import Session, sql
+from mandate.rekey import build, catalogue, foreign_keys, rewriting, shadow
+from mandate.rekey.catalogue import Catalogue
+from mandate.rekey.model import Graph, NewTable
+
+_REFUSED = (Path(__file__).parent / "sql" / "objects_refused.sql").read_bytes()
+
+
+class _TakeBack(Exception):
+    """Ends the rehearsal's transaction."""
+
+
+def problems(session: Session, graph: Graph) -> list[str]:
+    """What stands in the way, a line each, by name; empty when nothing does. Changes nothing.
+
+    Locks no table of the change. Needs the right to create a schema.
+    """
+    kept = catalogue.live(session, graph)
+    found = [*graph.refused, *_catalogue_says(session, graph, kept)]
+    for table in graph.tables:
+        found += _columns(kept, table)
+    found += _rehearse(session, graph, kept)
+    return list(dict.fromkeys(found))
+
+
+def _catalogue_says(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
+    changed = [(table.old.oid, name) for table in graph.tables for name in rewriting.successors(table)]
+    rows = session.rows(
+        _REFUSED,
+        {
+            "tables": [table.old.oid for table in graph.tables],
+            "views": [view.oid for view in kept.views],
+            "changed_tables": [oid for oid, _ in changed],
+            "changed_columns": [name for _, name in changed],
+            "work": graph.spec.work_schema,
+        },
+    )
+    return [row["problem"] for row in rows]
+
+
+def _columns(kept: Catalogue, table: NewTable) -> Iterator[str]:
+    """Defaults and identities that have no equivalent."""
+    attributes = kept.columns_of(table.old.oid)
+    for column in table.columns:
+        attribute = attributes.get(shadow.origin(table, column) or "")
+        if attribute is None or column.source is not None:
+            continue
+        group = shadow.is_converted(table, column)
+        if attribute.identity and column.type not in shadow.INTEGERS and group is not None:
+            yield f"identity column {table}.{attribute.name} would be {column.type}, which can be no identity"
+        elif _is_reference(table, attribute.name) and attribute.expression is not None and group is None:
+            yield f"the default of {table}.{attribute.name} is an old key: {attribute.expression}"
+
+
+def _is_reference(table: NewTable, name: str) -> bool:
+    group = table.group_of(name)
+    return group is not None and not group.owner
+
+
+# -- rehearsal ---------------------------------------------------------------------------------------
+
+
+def _rehearse(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
+    """Make everything, empty, and take it back. Not while there are shadows: then it was made already."""
+    there = session.value("SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL", (graph.spec.shadow_schema,))
+    if there:
+        return []
+    found: list[str] = []
+    try:
+        with session.transaction():
+            session.execute("SET LOCAL lock_timeout = '5s'")
+            shadow.create_schema(session, graph, kept)
+            found += _made(session, graph, kept)
+            raise _TakeBack
+    except _TakeBack:
+        return found
+
+
+def _made(session: Session, graph: Graph, kept: Catalogue) -> Iterator[str]:
+    tables = [
+        problem
+        for table in graph.tables
+        for problem in _try(session, f"table {table}", _create(graph, kept, table))
+    ]
+    yield from tables
+    if tables:
+        return
+    for task in _planned(graph, kept):
+        if isinstance(task, str):
+            yield task
+        elif not task.name.startswith("statistics of "):
+            yield from _try(session, task.name, _execute(task.statements))
+    for key in kept.foreign_keys:
+        yield from _try(session, str(key), _foreign_key(graph, kept, key))
+
+
+def _create(graph: Graph, kept: Catalogue, table: NewTable) -> Callable[[Session], None]:
+    return lambda session: shadow.create_table(session, graph, kept, table)
+
+
+def _execute(statements: tuple[sql.Composed, ...]) -> Callable[[Session], None]:
+    def execute(session: Session) -> None:
+        for statement in statements:
+            session.execute(statement)
+
+    return execute
+
+
+def _foreign_key(graph: Graph, kept: Catalogue, key: catalogue.ForeignKey) -> Callable[[Session], None]:
+    """As clients will have it, where that locks no table of theirs."""
+
+    def make(session: Session) -> None:
+        if key.period:
+            raise CheckFailed("a foreign key over a PERIOD is not carried")
+        made = foreign_keys.rewritten(graph, key)
+        if kept.is_inner(key):
+            session.execute(foreign_keys.add(graph, made, graph.spec.shadow_schema))
+
+    return make
+
+
+def _try(session: Session, name: str, work: Callable[[Session], None]) -> Iterator[str]:
+    try:
+        with session.transaction():
+            work(session)
+    except (DatabaseError, CheckFailed) as error:
+        yield error.message if error.message.startswith(name) else f"{name}: {error.message}"
+
+
+def _planned(graph: Graph, kept: Catalogue) -> Iterator[build.Task | str]:
+    """What build would do; a table that it cannot plan is a problem, not an end."""
+    for planned in build.parts(graph, kept):
+        try:
+            yield from planned()
+        except CheckFailed as error:
+            yield error.message

@@ -1,0 +1,113 @@
+-- What cannot be carried, one line of text each. %(tables)s: the tables; %(views)s: views that read them;
+-- %(changed_tables)s, %(changed_columns)s: columns that go away or get another name, as two arrays.
+WITH tables (oid) AS (
+    SELECT t.oid::oid FROM unnest(%(tables)s::bigint[]) AS t (oid)
+),
+relations (oid) AS (
+    SELECT oid FROM tables UNION SELECT v.oid::oid FROM unnest(%(views)s::bigint[]) AS v (oid)
+),
+named AS (
+    SELECT c.oid, format('%%s.%%s', n.nspname, c.relname) AS name, c.relkind, c.relname, n.nspname,
+        c.relispartition, c.reloftype, c.reltype, r.oid IN (SELECT oid FROM tables) AS is_table
+    FROM relations r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+),
+changed AS (
+    SELECT c.t::oid AS oid, c.name, a.attnum
+    FROM unnest(%(changed_tables)s::bigint[], %(changed_columns)s::text[]) AS c (t, name)
+    JOIN pg_attribute a ON a.attrelid = c.t::oid AND a.attname = c.name
+)
+SELECT format('%%s is a partition', name) AS problem FROM named WHERE relispartition
+UNION ALL
+SELECT format('%%s is part of an inheritance tree', name) FROM named
+WHERE NOT relispartition AND EXISTS (SELECT FROM pg_inherits i WHERE named.oid IN (i.inhrelid, i.inhparent))
+UNION ALL
+SELECT format('%%s is a typed table (of %%s)', name, reloftype::regtype) FROM named WHERE reloftype <> 0
+UNION ALL
+SELECT format('%%s belongs to extension %%s', named.name, e.extname)
+FROM named
+JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = named.oid AND d.deptype = 'e'
+JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+UNION ALL
+SELECT format('%%s has rule %%s', named.name, r.rulename)
+FROM named JOIN pg_rewrite r ON r.ev_class = named.oid
+WHERE r.rulename <> '_RETURN'
+UNION ALL
+SELECT DISTINCT format('rule %%s of table %%s reads or writes %%s', r.rulename, r.ev_class::regclass, named.name)
+FROM named
+JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = named.oid
+    AND d.classid = 'pg_rewrite'::regclass
+JOIN pg_rewrite r ON r.oid = d.objid
+JOIN pg_class c ON c.oid = r.ev_class
+WHERE c.relkind NOT IN ('v', 'm') AND r.ev_class NOT IN (SELECT oid FROM relations)
+UNION ALL
+-- The row type stays with the table that goes away.
+SELECT DISTINCT format('%%s uses the row type of %%s', pg_describe_object(d.classid, d.objid, d.objsubid), named.name)
+FROM named
+JOIN pg_type y ON y.oid = named.reltype
+JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid IN (y.oid, y.typarray)
+    AND d.deptype = 'n'
+UNION ALL
+SELECT DISTINCT format('%%s uses column %%s of %%s, which goes away',
+    CASE d.classid WHEN 'pg_rewrite'::regclass
+        THEN (SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r WHERE r.oid = d.objid)
+        ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
+    changed.name, named.name)
+FROM changed
+JOIN named USING (oid)
+JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = changed.oid
+    AND d.refobjsubid = changed.attnum
+WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
+   OR (d.classid = 'pg_policy'::regclass
+       AND (SELECT p.polrelid FROM pg_policy p WHERE p.oid = d.objid) <> changed.oid)
+UNION ALL
+SELECT format('publication %%s publishes all tables, the new ones beside the old ones too', p.pubname)
+FROM pg_publication p WHERE p.puballtables
+UNION ALL
+SELECT format('subscription %%s writes to %%s', s.subname, named.name)
+FROM named JOIN pg_subscription_rel r ON r.srrelid = named.oid JOIN pg_subscription s ON s.oid = r.srsubid
+UNION ALL
+SELECT DISTINCT format('%%s has a security label of %%s', named.name, l.provider)
+FROM named JOIN pg_seclabel l ON l.classoid = 'pg_class'::regclass AND l.objoid = named.oid
+UNION ALL
+-- They meet in one schema while they are beside each other.
+SELECT format('%%s and %%s are called the same in different schemas', min(name), max(name))
+FROM (
+    SELECT relname, name FROM named
+    UNION ALL
+    SELECT c.relname, format('%%s.%%s', n.nspname, c.relname)
+    FROM pg_index i
+    JOIN relations r ON r.oid = i.indrelid
+    JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    UNION ALL
+    SELECT c.relname, format('%%s.%%s', n.nspname, c.relname)
+    FROM pg_depend d
+    JOIN tables t ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND d.deptype IN ('a', 'i')
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind = 'S'
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+) AS both_
+GROUP BY relname
+HAVING count(DISTINCT name) > 1
+UNION ALL
+SELECT format('statistics objects called %%s are in different schemas', s.stxname)
+FROM pg_statistic_ext s JOIN relations r ON r.oid = s.stxrelid
+GROUP BY s.stxname
+HAVING count(*) > 1
+UNION ALL
+-- Bodies are text: a function that names both the table and the column, or a trigger's that names the column.
+SELECT DISTINCT format('%%s %%s mentions column %%s of %%s, which goes away',
+    CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.oid::regprocedure, changed.name, named.name)
+FROM changed
+JOIN named USING (oid)
+JOIN pg_proc p ON p.prosrc ~* ('\m' || regexp_replace(changed.name, '([^a-zA-Z0-9_])', '\\\1', 'g') || '\M')
+JOIN pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
+JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', %(work)s)
+  AND (
+      p.prosrc ~* ('\m' || regexp_replace(named.relname, '([^a-zA-Z0-9_])', '\\\1', 'g') || '\M')
+      OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid = changed.oid)
+  )
+  AND NOT EXISTS (
+      SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'
+  )
+ORDER BY 1
