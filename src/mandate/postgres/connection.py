@@ -320,6 +320,13 @@ def _connection_error(text: str, target: Target | None, fields: Mapping[str, str
             hint="check user and password (PGPASSWORD, ~/.pgpass or the DSN)",
             **fields,
         )
+    if "not currently accepting connections" in lowered:
+        return errors.DatabaseUnavailable(
+            f"nobody may connect{where}: {text}",
+            hint="a rollback closes the database just before its swap; when none is under way, one died"
+            " there: run the same `mandate rollback` again, it opens the database and goes on",
+            **fields,
+        )
     return errors.DatabaseUnavailable(
         f"cannot reach PostgreSQL{where}: {text}",
         hint="is the server running? `mandate db status` for the embedded one, else check host and port",

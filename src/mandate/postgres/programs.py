@@ -65,9 +65,17 @@ def _candidates(name: str) -> list[Path]:
     return [place for place in places if os.access(place, os.X_OK)]
 
 
+# A service would win over the target's own variables; the others change what a program prints or is called.
+_NOT_INHERITED = frozenset({"PGSERVICE", "PGAPPNAME", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGGEQO"})
+
+
 def environment(target: Target, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with libpq's variables replaced by the target's."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    """This process's environment with libpq's variables replaced by the target's.
+
+    What the target leaves open (a password, sslmode, a port) the driver takes from PG* variables, and so
+    must the programs: else they would talk to another server than the sessions do.
+    """
+    inherited = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     return {**inherited, **target.environment(), "LC_MESSAGES": "C", **(extra or {})}
 
 

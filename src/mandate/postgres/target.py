@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from pathlib import Path
 
-from mandate.errors import NoDatabase
+from mandate.errors import NoDatabase, UsageError
 from mandate.postgres import embedded
 from mandate.postgres.connection import Target
 from mandate.settings import Loaded
 
+_LIBPQ = "PG* environment variables"
 _LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
 
 
@@ -24,14 +28,51 @@ def resolve(loaded: Loaded, environment: Mapping[str, str] | None = None) -> Tar
     origin = loaded.origin("database.dsn")
     if dsn is not None and origin in ("flag", "environment"):
         name = "--dsn" if origin == "flag" else "MANDATE_DATABASE__DSN"
-        return Target.from_dsn(dsn.get_secret_value(), name)
+        return _with_service(Target.from_dsn(dsn.get_secret_value(), name), env)
     if any(env.get(name) for name in _LIBPQ_VARIABLES):
-        return _from_libpq(env)
+        return _with_service(_from_libpq(env), env)
     if url := env.get("DATABASE_URL"):
-        return Target.from_dsn(url, "DATABASE_URL")
+        return _with_service(Target.from_dsn(url, "DATABASE_URL"), env)
     if dsn is not None:
-        return Target.from_dsn(dsn.get_secret_value(), "mandate.toml")
+        return _with_service(Target.from_dsn(dsn.get_secret_value(), "mandate.toml"), env)
     return _from_embedded(loaded)
+
+
+def _with_service(target: Target, env: Mapping[str, str]) -> Target:
+    """The target with its service's parameters in place of the name, so that it says which database.
+
+    What stands beside `service` in a DSN wins over the file; what PG* variables say does not.
+    """
+    name = target.parameters.get("service")
+    if name is None:
+        return target
+    files = _service_files(env)
+    for path in files:
+        found = _service(path, name)
+        if found is not None:
+            given = {key: value for key, value in target.parameters.items() if key != "service"}
+            merged = {**given, **found} if target.source == _LIBPQ else {**found, **given}
+            return Target(merged, f"{target.source}, service {name}")
+    looked = ", ".join(map(str, files))
+    raise UsageError(f"there is no service {name!r} in {looked}", hint="PGSERVICEFILE names another file")
+
+
+def _service_files(env: Mapping[str, str]) -> list[Path]:
+    """Where libpq looks, in its order."""
+    own = Path(env["PGSERVICEFILE"]) if env.get("PGSERVICEFILE") else Path.home() / ".pg_service.conf"
+    system = [Path(env["PGSYSCONFDIR"]) / "pg_service.conf"] if env.get("PGSYSCONFDIR") else []
+    return [own, *system]
+
+
+def _service(path: Path, name: str) -> dict[str, str] | None:
+    parser = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), default_section="")
+    try:
+        parser.read_string(path.read_text("utf-8"), str(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    return dict(parser[name]) if parser.has_section(name) else None
 
 
 def _from_libpq(env: Mapping[str, str]) -> Target:
@@ -47,7 +88,7 @@ def _from_libpq(env: Mapping[str, str]) -> Target:
     }
     return Target(
         {parameter: env[name] for name, parameter in names.items() if env.get(name)},
-        "PG* environment variables",
+        _LIBPQ,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import subprocess
@@ -101,7 +102,7 @@ def _limits(request: Request, major: int) -> dict[str, str]:
 def _process(
     psql: Path, request: Request, name: str, limits: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    own = request.target.parameters.get("options", "")
+    own = request.target.parameters.get("options") or os.environ.get("PGOPTIONS", "")
     options = " ".join([own, *(f"-c {key}={value}" for key, value in limits.items())])
     environment = programs.environment(request.target, {"PGAPPNAME": name, "PGOPTIONS": options})
     with request.file.open("rb") as stdin:
