@@ -99,7 +99,7 @@ def _triggers(
 ) -> Mapping[int, int]:
     """Old table's oid -> how many of its source's triggers are there, enabled that way."""
     rows = session.rows(
-        "SELECT s.tab, count(*) FROM pg_catalog.unnest(%s::bigint[], %s::text[]) AS s (tab, name)"
+        "SELECT s.tab, count(*) FROM unnest(%s::bigint[], %s::text[]) AS s (tab, name)"
         " JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = pg_catalog.to_regclass(s.name)"
         ' WHERE t.tgname = ANY (%s::text[]) AND t.tgenabled = ANY (%s::"char"[]) GROUP BY 1',
         (

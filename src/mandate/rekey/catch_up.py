@@ -93,9 +93,11 @@ def _forget(session: Session, graph: Graph, taken: _Taken) -> int:
     return 0
 
 
-def batch(session: Session, graph: Graph, direction: Direction, limit: int) -> int:
-    """Catch up about `limit` log rows in one transaction; how many it took.
+def batch(session: Session, graph: Graph, direction: Direction, limit: int | None) -> int:
+    """Catch up about `limit` log rows (None: all) in one transaction; how many it took.
 
+    After a batch of all, and only then, the destination is what the source was at one moment: foreign keys
+    can be added to it.
     All log rows of tables that others refer to are taken, so that foreign keys hold at its commit. When a
     row that is not in the batch is in the way all log rows are taken. Raises CheckFailed naming rows that
     cannot be converted, MigrationFailed when the destination refuses what the source has.

@@ -265,7 +265,7 @@ def settle(session: Session, *, lazily: bool = False) -> None:
         settings["synchronous_commit"] = "off"
     session.execute(
         "SELECT pg_catalog.set_config(s.name, s.value, true)"
-        " FROM pg_catalog.unnest(%s::text[], %s::text[]) AS s (name, value)",
+        " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
         (list(settings), list(settings.values())),
     )
 

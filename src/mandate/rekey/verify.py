@@ -1,4 +1,4 @@
-"""Proves, before a swap, that two tables hold the same rows: the source's converted, the destination's as is."""
+"""Proves, before a swap, that two tables hold the same rows: the converted source and the destination."""
 
 from __future__ import annotations
 

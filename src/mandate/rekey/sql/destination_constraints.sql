@@ -5,5 +5,5 @@ SELECT
     c.conname AS name,
     c.conrelid::pg_catalog.regclass::text AS child,
     c.confupdtype = 'a' AND c.confdeltype = 'a' AND c.condeferred AS harmless
-FROM pg_catalog.unnest(%(tabs)s::bigint[], %(names)s::text[]) AS t (tab, name)
+FROM unnest(%(tabs)s::bigint[], %(names)s::text[]) AS t (tab, name)
 JOIN pg_catalog.pg_constraint AS c ON c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass(t.name)
