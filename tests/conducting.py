@@ -85,11 +85,17 @@ class Conductor:
         return Finished(code, stdout, "".join(self.said))
 
 
-def start(target: Target, directory: Path, *arguments: str, env: dict[str, str] | None = None) -> Conductor:
-    """Start `mandate run 008 ...` in `directory` against `target`."""
+def start(
+    target: Target,
+    directory: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    command: str = "run",
+) -> Conductor:
+    """Start `mandate run 008 ...` (or another command) in `directory` against `target`."""
     return Conductor(
         subprocess.Popen(
-            [str(MANDATE), "run", "008", *arguments],
+            [str(MANDATE), command, "008", *arguments],
             cwd=directory,
             env=clean_environment({"DATABASE_URL": target.conninfo, **(env or {})}),
             stdin=subprocess.DEVNULL,

@@ -61,6 +61,28 @@ def test_killed_in_the_rehearsal_it_begins_the_rehearsal_again(
     assert left == []
 
 
+def test_a_rehearsal_alone_that_was_killed_can_be_done_again_and_touches_nothing(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = seeded(database("v7"))
+    before = named_rows(target)
+    conductor = conducting.start(target, tmp_path, command="rehearse")
+    conductor.begins("rehearse")
+    conductor.kill()
+    again = conducting.command(target, tmp_path, "rehearse", "008", "--format", "json")
+    assert again.code == 0, again.stderr
+    assert again.json["run"]["status"] == "complete"
+    assert named_rows(target) == before
+    with connect(target) as session:
+        assert not session.rows("SELECT FROM pg_database WHERE datname LIKE 'mandate_scratch%'")
+    planned = conducting.command(target, tmp_path, "plan", "008", "--format", "json").json
+    assert any(step["name"] == "migrate" and step["seconds"] for step in planned["steps"])
+    assert conducting.run(target, tmp_path).code == 0
+    late = conducting.command(target, tmp_path, "rehearse", "008", "--format", "json")
+    assert late.code == 0
+    assert "version 8" in late.json["nothing_to_do"]
+
+
 def test_psql_killed_in_the_migration_leaves_version_7_and_no_session(
     database: DatabaseFactory, tmp_path: Path
 ) -> None:

@@ -61,6 +61,8 @@ def decide(latest: RunRecord | None, schema_version: int, *, target_version: int
 def _on_migrated(latest: RunRecord | None) -> Action:
     if latest is None:
         return Nothing("the database is at version 8 already; no run of the conductor brought it there")
+    if latest.step("migrate") is None:
+        return Nothing("the database is at version 8 already: there is nothing to rehearse")
     if latest.status == "complete":
         return Nothing(f"run {latest.run_id} completed migration 008; the database is at version 8")
     if latest.status == "rolled-back":
@@ -137,7 +139,8 @@ def pending(step: StepRecord) -> StepRecord:
 
 
 def _position(steps: Sequence[StepRecord], name: str) -> int:
-    return next(place for place, step in enumerate(steps) if step.name == name)
+    """Where a step is; behind the last one when there is none of that name, as in a rehearsal."""
+    return next((place for place, step in enumerate(steps) if step.name == name), len(steps))
 
 
 def restrict(
