@@ -402,9 +402,12 @@ WITH going AS (
     SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid) AS object, g.table_name, g.column_name
     FROM pg_depend d JOIN going g ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid
                                  AND d.refobjsubid = g.attnum
-    -- not the views of this file
+    -- not the views of this file, nor those that a session killed in the middle of it has left behind: the
+    -- migration drops them
     WHERE NOT EXISTS (SELECT FROM pg_rewrite w JOIN pg_class v ON v.oid = w.ev_class
-                      WHERE w.oid = d.objid AND v.relnamespace = pg_my_temp_schema())
+                      JOIN pg_namespace n ON n.oid = v.relnamespace
+                      WHERE w.oid = d.objid AND (v.relnamespace = pg_my_temp_schema()
+                                                 OR n.nspname ~ '^pg_temp_' AND v.relname ~ '^(v7|v8|bad)_'))
       AND (d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_trigger'::regclass, 'pg_proc'::regclass,
                         'pg_publication_rel'::regclass)
        OR d.classid = 'pg_attrdef'::regclass AND NOT EXISTS (

@@ -96,6 +96,20 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
+-- Views of the pre-checks in other sessions' pg_temp: of a psql that is still open, or of one that was killed together
+-- with the server. They hold the old columns.
+CREATE OR REPLACE FUNCTION pg_temp.m008_drop_views() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    item record;
+BEGIN
+    FOR item IN SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.relkind = 'v' AND n.nspname ~ '^pg_temp_' AND n.oid <> pg_my_temp_schema()
+                  AND c.relname ~ '^(v7|v8|bad)_' LOOP
+        EXECUTE format('DROP VIEW IF EXISTS %I.%I CASCADE', item.nspname, item.relname);
+    END LOOP;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION pg_temp.m008_begin() RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('mandate.migration_008', '', true);
@@ -119,6 +133,7 @@ BEGIN
                          'attempt.';
     END IF;
     PERFORM pg_temp.m008_lock();
+    PERFORM pg_temp.m008_drop_views();
     PERFORM set_config('statement_timeout', '0', true),
             set_config('idle_in_transaction_session_timeout', '0', true),
             set_config('maintenance_work_mem', GREATEST(setting::bigint, 262144) || 'kB', true)

@@ -7,14 +7,17 @@ from tests.servers import DatabaseFactory
 from tests.sqlfiles import (
     MIGRATION,
     MIGRATIONS,
+    PRE_CHECKS,
     RECORD,
     check,
     dump,
+    migrate,
     prepare,
     psql,
 )
 
 from mandate.postgres.connection import connect
+from mandate.postgres.script import Statement, read
 
 FIXES = MIGRATIONS / "fixes"
 FINANCE = "d0000001-0000-4000-8000-000000000001"
@@ -173,3 +176,14 @@ def test_a_role_that_may_not_alter_the_tables_is_told(database: DatabaseFactory)
         assert "GRANT postgres TO" in psql(target, FIXES / "008_privileges.sql", environment=as_role).stdout
     finally:
         prepare(target, f"DROP OWNED BY {role}; DROP ROLE {role};")
+
+
+def test_views_of_a_pre_check_that_is_open_elsewhere_do_not_matter(database: DatabaseFactory) -> None:
+    """A psql left open after the pre-checks, or killed with its server, still has temporary views."""
+    target = database("v7")
+    with connect(target) as elsewhere:
+        for part in read(PRE_CHECKS):
+            if isinstance(part, Statement):
+                elsewhere.execute(part.sql.encode())
+        assert check(target)[0] == set()
+        migrate(target)
