@@ -60,6 +60,15 @@ def test_postgresql_13_is_refused_with_3_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_watch_does_not_wait_for_a_database_that_was_never_there(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = database("v7").with_database("mistyped")
+    done = conducting.command(target, tmp_path, "watch")
+    assert done.code == 9
+    assert "mistyped" in done.stderr
+
+
 def test_a_database_that_a_rollback_left_closed_says_how_it_is_opened(
     database: DatabaseFactory, tmp_path: Path
 ) -> None:

@@ -106,15 +106,22 @@ class _Follower:
         self._seen = 0
         self._run: str | None = None
         self._last_progress = ""
+        # None until the database was there once: before, a name may be mistyped.
+        self._waiting: str | None = None
         self.exit_code = 0
 
     def look(self) -> bool:
         """True when there is nothing left to wait for."""
         try:
             with connect(self._target, application_name="mandate-watch") as session:
+                self._waiting = ""
                 return self._look(session)
         except DatabaseUnavailable as error:
-            self._say({"waiting": error.message}, f"waiting: {error.message}")
+            if self._waiting is None:
+                raise
+            if self._waiting != error.message:
+                self._waiting = error.message
+                self._say({"waiting": error.message}, f"waiting: {error.message}")
             return False
 
     def _look(self, session: Session) -> bool:
