@@ -198,19 +198,34 @@ def _column(table: NewTable, name: str) -> sql.Composed:
 
 
 def keys(session: Session, graph: Graph) -> None:
-    """The shadows' primary keys; safe to repeat."""
-    for table in graph.tables:
-        destination = FORWARD.destination(graph, table)
-        there = session.value(
-            "SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'p' AND conrelid = to_regclass(%s))",
-            (destination.as_string(session.connection),),
-        )
-        if not there:
+    """The shadows' primary and unique keys; safe to repeat."""
+    for row in session.rows(_KEYS, ([table.old.oid for table in graph.tables],)):
+        table = graph.table(row["tab"])
+        name = f"{row['name']}_new"
+        if _dropped(table) & set(row["columns"]):
+            continue
+        if not session.value("SELECT EXISTS (SELECT FROM pg_constraint WHERE conname = %s)", (name,)):
             session.execute(
-                sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(
-                    destination, transform.column_list(table.key)
+                sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} ({})").format(
+                    FORWARD.destination(graph, table),
+                    sql.Identifier(name),
+                    sql.SQL("PRIMARY KEY" if row["is_primary"] else "UNIQUE"),
+                    transform.column_list(table.renamed(row["columns"])),
                 )
             )
+
+
+def _dropped(table: NewTable) -> set[str]:
+    return {name for group in table.groups if group.owner for name in group.change.key.drop}
+
+
+_KEYS = """
+SELECT c.conrelid::bigint AS tab, c.conname AS name, c.contype = 'p' AS is_primary,
+    (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(c.conkey) WITH ORDINALITY k (number, n)
+     JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.number) AS columns
+FROM pg_constraint c WHERE c.contype IN ('p', 'u') AND c.conrelid = ANY (%s::bigint[])
+ORDER BY 1, 2
+"""
 
 
 def foreign_keys(session: Session, graph: Graph) -> None:
@@ -235,7 +250,8 @@ def foreign_keys(session: Session, graph: Graph) -> None:
 
 
 _FOREIGN_KEYS = """
-SELECT c.conname AS name, c.conrelid::bigint AS child, c.confrelid::bigint AS parent,
+SELECT c.conname AS name, c.confdeltype::text AS on_delete,
+    c.conrelid::bigint AS child, c.confrelid::bigint AS parent,
     (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(c.conkey) WITH ORDINALITY k (number, n)
      JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.number) AS columns,
     (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(c.confkey) WITH ORDINALITY k (number, n)
@@ -244,16 +260,17 @@ FROM pg_constraint c WHERE c.contype = 'f' AND c.conrelid = ANY (%s::bigint[]) O
 """
 
 
+_ACTIONS = {"a": "", "c": " ON DELETE CASCADE", "n": " ON DELETE SET NULL"}
+
+
 def swap(session: Session, graph: Graph) -> None:
-    """Old tables to the retained schema, without their foreign keys; shadows in their place."""
+    """Old tables to the retained schema, without their foreign keys; shadows in their place, with them."""
     retained, shadow = graph.spec.retained_schema, graph.spec.shadow_schema
-    for row in session.rows(_FOREIGN_KEYS, ([table.old.oid for table in graph.tables],)):
+    keys_of_old = session.rows(_FOREIGN_KEYS, ([table.old.oid for table in graph.tables],))
+    for row in keys_of_old:
         child = graph.table(row["child"])
-        session.execute(
-            sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
-                child.old.identifier, sql.Identifier(row["name"])
-            )
-        )
+        _drop(session, child.old.identifier, row["name"])
+        _drop(session, FORWARD.destination(graph, child), f"{row['name']}_new")
     session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(retained)))
     for table in graph.tables:
         for here, there in ((table.old.schema, retained), (shadow, table.old.schema)):
@@ -262,9 +279,18 @@ def swap(session: Session, graph: Graph) -> None:
                     sql.Identifier(here, table.old.name), sql.Identifier(there)
                 )
             )
+    for row in keys_of_old:
+        child, parent = graph.table(row["child"]), graph.table(row["parent"])
+        session.execute(
+            sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}){}").format(
+                child.old.identifier,
+                transform.column_list(child.renamed(row["columns"])),
+                parent.old.identifier,
+                transform.column_list(parent.renamed(row["referred"])),
+                sql.SQL(_ACTIONS[row["on_delete"]]),
+            )
+        )
 
 
-def contents(session: Session, name: sql.Identifier) -> list[str]:
-    """Every row of a table as text, in order."""
-    rows = session.rows(sql.SQL("SELECT t::text AS row FROM {} AS t ORDER BY 1").format(name))
-    return [row["row"] for row in rows]
+def _drop(session: Session, table: sql.Identifier, constraint: str) -> None:
+    session.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(constraint)))

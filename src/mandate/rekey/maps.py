@@ -65,6 +65,7 @@ def fill(session: Session, graph: Graph) -> int:
     """
     count = 0
     with session.transaction():
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         settle(session)
         problems = [text for change in graph.changes for text in _parent_problems(session, graph, change)]
         _raise(problems)
