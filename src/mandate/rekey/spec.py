@@ -33,12 +33,6 @@ new = ["customer_id"]
 table = "mandate.domains"
 name = "domains_domain_slug_format"
 expression = "domain ~ '^[a-z0-9_-]+$'"
-
-[[json]]
-table = "mandate.policy_snapshots"
-column = "policies"
-path = "$[*].scope_id"
-key = "mandate.scopes"
 """
 
 from __future__ import annotations
@@ -113,15 +107,6 @@ class Check(_Part):
     expression: str
 
 
-class Json(_Part):
-    """Values inside a jsonb column that are keys of `key`, and are rewritten with its map."""
-
-    table: Qualified
-    column: Name
-    path: str
-    key: Qualified
-
-
 class Header(_Part):
     """The name of the change."""
 
@@ -135,7 +120,6 @@ class Spec(_Part):
     key: list[Key] = Field(min_length=1)
     reference: list[Reference] = Field(default_factory=list)
     check: list[Check] = Field(default_factory=list)
-    json_: list[Json] = Field(default_factory=list, alias="json")
 
     @property
     def work_schema(self) -> str:
