@@ -54,7 +54,6 @@ def plan(
     """Which tables change and how, what cannot be carried over, how much disk; changes nothing."""
     asked = _load(file, dsn, config)
     with connect(asked.target, application_name="mandate-plan") as session:
-        session.execute("SET default_transaction_read_only = on")
         graph = discover(session, asked.spec)
         problems = refuse.problems(session, graph)
     data = _plan(graph, problems)
