@@ -33,6 +33,13 @@ def graph_of(session: Session, text: str) -> Graph:
 def build_all(session: Session, graph: Graph) -> None:
     """Everything up to the swap; a map is filled by the plainest query."""
     shadow.create(session, graph)
+    fill(session, graph)
+    build.run([session], build.tasks(session, graph))
+    build.foreign_keys(session, graph)
+
+
+def fill(session: Session, graph: Graph) -> None:
+    """The maps and the rows."""
     for change in graph.changes:
         if not change.inline:
             fill_map(session, graph, change.number)
@@ -47,8 +54,6 @@ def build_all(session: Session, graph: Graph) -> None:
                 ),
             )
         )
-    build.run([session], build.tasks(session, graph))
-    build.foreign_keys(session, graph)
 
 
 def fill_map(session: Session, graph: Graph, number: int) -> None:
@@ -81,23 +86,27 @@ def fill_map(session: Session, graph: Graph, number: int) -> None:
 
 def swap(session: Session, graph: Graph, direction: Direction = FORWARD) -> None:
     """What the cutover does, without its deadline."""
-    spec_ = graph.spec
-    away = (spec_.retained_schema, spec_.shadow_schema)
-    aside, back = away if direction is FORWARD else reversed(away)
     with session.transaction():
-        session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(aside)))
         for statement in objects.to_lock(session, graph):
             session.execute(statement)
-        for table in graph.tables:
-            for schema, to in ((table.old.schema, aside), (back, table.old.schema)):
-                session.execute(
-                    sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-                        sql.Identifier(schema, table.old.name), sql.Identifier(to)
-                    )
-                )
-        for statement in objects.at_cutover(session, graph, direction):
-            session.execute(statement)
+        move(session, graph, direction)
     for statement in objects.after_cutover(session, graph, direction):
+        session.execute(statement)
+
+
+def move(session: Session, graph: Graph, direction: Direction) -> None:
+    """The part of it that is under the locks."""
+    places = (graph.spec.retained_schema, graph.spec.shadow_schema)
+    aside, back = places if direction is FORWARD else reversed(places)
+    session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(aside)))
+    for table in graph.tables:
+        for schema, to in ((table.old.schema, aside), (back, table.old.schema)):
+            session.execute(
+                sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                    sql.Identifier(schema, table.old.name), sql.Identifier(to)
+                )
+            )
+    for statement in objects.at_cutover(session, graph, direction):
         session.execute(statement)
 
 

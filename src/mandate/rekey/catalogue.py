@@ -7,7 +7,7 @@ their foreign keys and with their triggers off, and the way back needs them as t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -363,3 +363,45 @@ def _place(graph: Graph) -> sql.Identifier:
 def of(items: Sequence[T], oid: int) -> list[T]:
     """Those that belong to a table or view."""
     return [item for item in items if item.table == oid]
+
+
+def differences(before: Catalogue, now: Catalogue, shadow_schema: str) -> list[str]:
+    """What is another in `now`, in words. What the engine's own shadows add is left out."""
+    old, new = _described(before), _described(now)
+    found = []
+    for what in sorted(old.keys() | new.keys()):
+        if what not in old and f" of {shadow_schema}." not in what:
+            found.append(f"{what} was added")
+        elif what not in new:
+            found.append(f"{what} was dropped")
+        elif what in old and old[what] != new[what]:
+            found.append(f"{what} was changed")
+    return found
+
+
+def _described(catalogue: Catalogue) -> dict[str, object]:
+    """Everything by its name in words, without sizes and what the shadows' defaults change."""
+    names = {table.oid: f"{table.schema}.{table.name}" for table in catalogue.tables}
+    names |= {view.oid: f"{view.schema}.{view.name}" for view in catalogue.views}
+    columns = [
+        replace(each, sequences=tuple(replace(s, used_elsewhere=False) for s in each.sequences))
+        for each in catalogue.columns
+    ]
+    indexes = [replace(index, bytes=0) for index in catalogue.indexes]
+    kinds: dict[str, Sequence[Any]] = {
+        "column": columns,
+        "index": indexes,
+        "check": catalogue.checks,
+        "trigger": catalogue.triggers,
+        "statistics object": catalogue.statistics,
+        "publication": catalogue.publications,
+    }
+    found: dict[str, object] = {
+        f"{kind} {each.name} of {names[each.table]}": each for kind, items in kinds.items() for each in items
+    }
+    found |= {f"table {names[table.oid]}": table for table in catalogue.tables}
+    found |= {str(key): replace(key, oid=0) for key in catalogue.foreign_keys}
+    found |= {str(view): replace(view, populated=True) for view in catalogue.views}
+    found |= {f"policy {p.name} of {p.schema}.{p.table_name}": p for p in catalogue.policies}
+    found |= {f"function {f.schema}.{f.name} ({f.oid})": f for f in catalogue.functions}
+    return found

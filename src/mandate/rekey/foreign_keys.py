@@ -18,10 +18,11 @@ from mandate.rekey.rewriting import CannotRewrite
 
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 _NO_ACTION = "a"
+_WEIGHT = {"r": 0, "c": 1, "n": 1, "d": 1, "a": 2}
 
 
 def renewed(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
-    """The foreign keys over the new columns; of two that became the same, the first. Raises CannotRewrite."""
+    """The foreign keys over the new columns; of those that became the same, one. Raises CannotRewrite."""
     made = [rewritten(graph, key) for key in kept.foreign_keys]
     return [key for key in made if _same(key, made) is key]
 
@@ -36,12 +37,16 @@ def dropped(graph: Graph, kept: Catalogue) -> Iterator[str]:
 
 
 def _same(key: ForeignKey, keys: Sequence[ForeignKey]) -> ForeignKey:
-    """The first foreign key that refers from the same columns to the same columns."""
+    """The foreign key that stands for all that refer from the same columns to the same columns.
+
+    It is the one that decided what a delete does: RESTRICT before any action, an action before none.
+    """
 
     def pairs(each: ForeignKey) -> tuple[int, int, frozenset[tuple[str, str]]]:
         return each.child, each.parent, frozenset(zip(each.columns, each.referred, strict=True))
 
-    return next(each for each in keys if pairs(each) == pairs(key))
+    alike = [each for each in keys if pairs(each) == pairs(key)]
+    return min(alike, key=lambda each: (_WEIGHT[each.on_delete], not each.valid))
 
 
 def rewritten(graph: Graph, key: ForeignKey) -> ForeignKey:

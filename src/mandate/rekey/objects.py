@@ -34,7 +34,9 @@ def to_lock(session: Session, graph: Graph) -> list[sql.Composed]:
     """
     kept = catalogue.read(session, graph)
     before, after = foreign_keys.outside(graph, kept)
-    tables = [*before, *(table.old.identifier for table in graph.tables), *after]
+    inside = [table.old.identifier for table in graph.tables]
+    looking = [sql.Identifier(each.schema, each.table_name) for each in kept.policies if each.reads]
+    tables = [*before, *inside, *after, *looking]
     locks = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables))
     return [*views.lock(kept), locks]
 
@@ -52,7 +54,7 @@ def after_cutover(session: Session, graph: Graph, direction: Direction) -> list[
     for view in kept.views:
         if view.materialized and view.populated:
             unique = _has_unique_index(session, view.schema, view.name)
-            made.append(views.refresh(view, concurrently=unique))
+            made += views.refresh(sql.Identifier(view.schema, view.name), concurrently=unique)
     return made
 
 
@@ -64,6 +66,12 @@ def _has_unique_index(session: Session, schema: str, name: str) -> bool:
         (schema, name),
     )
     return bool(found)
+
+
+def drift(session: Session, graph: Graph) -> list[str]:
+    """What somebody changed on the old tables since the change began, in words: it would be lost."""
+    before, now = catalogue.read(session, graph), catalogue.live(session, graph)
+    return catalogue.differences(before, now, graph.spec.shadow_schema)
 
 
 @dataclass(frozen=True)
@@ -228,7 +236,7 @@ class _Swap:
     def _policies(self) -> Iterator[sql.Composed]:
         """A policy that looks into a table holds on to it by number: bind it to what the name means now."""
         for policy in self.kept.policies:
-            if any(oid != policy.table for oid in policy.reads):
+            if policy.reads:
                 table = next((each for each in self.graph.tables if each.old.oid == policy.table), None)
                 there = sql.Identifier(policy.schema, policy.table_name)
                 yield shadow.alter_policy(table if self.direction.forward else None, policy, there)
@@ -240,7 +248,7 @@ def heir(table: NewTable, attribute: Attribute) -> NewColumn | None:
         column
         for column in table.columns
         if shadow.origin(table, column) == attribute.name
-        and (column.source is not None or shadow.is_converted(table, column) is not None)
+        and (column.source is not None or shadow.converted(table, column) is not None)
     ]
     return found[0] if len(found) == 1 else None
 

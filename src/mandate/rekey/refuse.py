@@ -57,7 +57,7 @@ def _columns(kept: Catalogue, table: NewTable) -> Iterator[str]:
         attribute = attributes.get(shadow.origin(table, column) or "")
         if attribute is None or column.source is not None:
             continue
-        group = shadow.is_converted(table, column)
+        group = shadow.converted(table, column)
         if attribute.identity and column.type not in shadow.INTEGERS and group is not None:
             yield f"identity column {table}.{attribute.name} would be {column.type}, which can be no identity"
         elif _is_reference(table, attribute.name) and attribute.expression is not None and group is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import catalogue, dressing, rewriting
+from mandate.rekey import catalogue, dressing, expressions, rewriting
 from mandate.rekey.catalogue import Attribute, Catalogue, OwnedSequence, Policy, Relation
 from mandate.rekey.model import Graph, Group, NewColumn, NewTable
 
@@ -104,10 +104,15 @@ def origin(table: NewTable, column: NewColumn) -> str | None:
     return group.old[column.place] if len(group.old) == len(group.new) else None
 
 
-def is_converted(table: NewTable, column: NewColumn) -> Group | None:
-    """The group of a new column whose value follows from one old column's alone."""
+def converted(table: NewTable, column: NewColumn) -> Group | None:
+    """The group of a new column whose value is computed from one old column's and nothing else."""
     group = None if column.group is None else table.groups[column.group]
-    return group if group is not None and group.change.inline else None
+    if group is None or len(group.old) != 1 or len(group.new) != 1:
+        return None
+    key = group.change.key
+    text = key.new[0].expression
+    read = set() if text is None else expressions.columns(text)
+    return group if read == {key.columns[0]} else None
 
 
 def default(kept: Catalogue, table: NewTable, column: NewColumn) -> str | None:
@@ -119,7 +124,7 @@ def default(kept: Catalogue, table: NewTable, column: NewColumn) -> str | None:
     attribute = None if name is None else kept.columns_of(table.old.oid)[name]
     if attribute is None or attribute.expression is None or attribute.generated:
         return None
-    group = is_converted(table, column)
+    group = converted(table, column)
     if group is None:
         return attribute.expression if _has_value_of(table, column, attribute.name) else None
     key = group.change.key
