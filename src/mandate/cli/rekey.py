@@ -19,7 +19,7 @@ from mandate.postgres.target import resolve
 from mandate.rekey import cutover as cutting_over
 from mandate.rekey import engine, journal, refuse, spec
 from mandate.rekey.discover import discover
-from mandate.rekey.model import Graph
+from mandate.rekey.model import Graph, NewTable
 
 app = typer.Typer(
     help="Change the keys of live tables: verified before the swap, reversible after it.",
@@ -84,7 +84,7 @@ def _plan_text(asked: _Asked, graph: Graph, problems: list[str]) -> str:
     lines.append(f"{'Table':<36} {'rows (about)':>13} {'size':>11}")
     for table in graph.tables:
         lines.append(f"  {table!s:<34} {table.old.rows:>13,} {size(table.old.bytes):>11}")
-        lines += [f"    {', '.join(g.old)} -> {', '.join(g.new)}" for g in table.groups]
+        lines += [f"    {change}" for change in _changes(table)]
     lines += [
         "",
         f"New tables need about {size(sum(t.old.bytes for t in graph.tables))} beside the old ones.",
@@ -98,6 +98,14 @@ def _plan_text(asked: _Asked, graph: Graph, problems: list[str]) -> str:
         for problem in problems:
             lines += run_text.wrapped(problem, "  - ")
     return "\n".join([*lines, "", "Nothing was changed."])
+
+
+def _changes(table: NewTable) -> Iterator[str]:
+    """`id integer -> id bigint`, one for each group of columns that changes."""
+    types = {column.name: column.type for column in table.columns}
+    for group in table.groups:
+        old = ", ".join(f"{name} {table.old.column(name).type}" for name in group.old)
+        yield f"{old} -> {', '.join(f'{name} {types[name]}' for name in group.new)}"
 
 
 @app.command()
@@ -135,19 +143,19 @@ def run(
             journal.begin(session, asked.spec)
             journal.ask(session, asked.spec.rekey.name, hold_cutover=True)
         figures = made.run()
-    output.emit(format, "rekey-run", {"phases": figures}, lambda: _swapped(asked, figures))
+    output.emit(format, "rekey-run", {"phases": figures}, lambda: _swapped(file, asked, figures))
     return 0
 
 
-def _swapped(asked: _Asked, figures: dict[str, Any]) -> str:
+def _swapped(file: Path, asked: _Asked, figures: dict[str, Any]) -> str:
     swap = figures["cutover"]
     return "\n".join(
         [
             "",
             f"{asked.spec.rekey.name} is swapped; clients waited {swap['blocked_milliseconds']} ms.",
             "The old tables are kept in step. Next:",
-            "  mandate rekey finalize SPEC   drop them",
-            "  mandate rekey rollback SPEC   go back, with everything written since",
+            f"  mandate rekey finalize {file}   drop them",
+            f"  mandate rekey rollback {file}   go back, with everything written since",
         ]
     )
 

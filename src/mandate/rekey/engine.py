@@ -180,7 +180,7 @@ class Engine:
     def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         self._until_small(session, graph, FORWARD)
         proofs = verify.run(self.session, graph, FORWARD, self.options.jobs, self.reporter)
-        return {"tables": [vars(proof) for proof in proofs]}
+        return {"tables": [vars(proof) for proof in proofs], "equal_rows": sum(p.rows for p in proofs)}
 
     def _cutover(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         self._hold(session, graph)
@@ -265,17 +265,16 @@ class Engine:
             return {"tables": [vars(proof) for proof in proofs]}
 
     def abort(self) -> None:
-        """Leave no object of a change that is not swapped. Raises NeedsPerson when it is."""
+        """Leave no object of a change that is under way. Raises NeedsPerson when none is."""
         with self.session() as session:
             change = journal.load(session, self.name)
-            if change is not None and change.status == "swapped":
+            if change is None or change.status != "running":
                 raise NeedsPerson(
-                    f"{self.name} is swapped: there is nothing to abort", hint="use rollback or finalize"
+                    f"there is nothing to abort: {self.name} is {change.status if change else 'not there'}",
+                    hint="a swapped change ends with rollback or finalize",
                 )
-            graph = journal.kept_graph(change) if change else None
-            self._remove(session, graph)
-            if change is not None:
-                journal.set_status(session, self.name, "aborted")
+            self._remove(session, journal.kept_graph(change))
+            journal.set_status(session, self.name, "aborted")
 
     def _require_swapped(self, session: Session) -> Graph:
         change = journal.load(session, self.name)
