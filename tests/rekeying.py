@@ -294,3 +294,9 @@ def swap(session: Session, graph: Graph) -> None:
 
 def _drop(session: Session, table: sql.Identifier, constraint: str) -> None:
     session.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(constraint)))
+
+
+def contents(session: Session, name: sql.Identifier) -> list[str]:
+    """Every row of a table as text, in order."""
+    rows = session.rows(sql.SQL("SELECT t::text AS row FROM {} AS t ORDER BY 1").format(name))
+    return [row["row"] for row in rows]
