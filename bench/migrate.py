@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +107,35 @@ def by_conductor(target: Target, place: Path) -> tuple[float, int]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = Peak(process.pid)
+    peak.start()
+    output, _ = process.communicate()
+    peak.join()
     run = json.loads(output)["run"]
     steps = {step["name"]: step for step in run["steps"]}
     if steps["migrate"]["status"] != "passed" or steps["verify"]["status"] != "passed":
-        raise SystemExit(f"the run did not migrate (status {status}): {steps}")
-    return float(steps["migrate"]["evidence"]["seconds"]), usage.ru_maxrss * 1024
+        raise SystemExit(f"the run did not migrate (status {process.returncode}): {steps}")
+    return float(steps["migrate"]["evidence"]["seconds"]), peak.bytes
+
+
+class Peak(threading.Thread):
+    """The most memory that a process itself ever had: the kernel's high-water mark, without children."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._status = Path(f"/proc/{pid}/status")
+        self.bytes = 0
+
+    def run(self) -> None:
+        while found := re.search(r"VmHWM:\s+(\d+) kB", self._read()):
+            self.bytes = int(found[1]) * 1024
+            time.sleep(0.2)
+
+    def _read(self) -> str:
+        try:
+            return self._status.read_text()
+        except OSError:
+            return ""
 
 
 def config(place: Path) -> Path:
