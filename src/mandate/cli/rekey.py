@@ -279,6 +279,23 @@ def resume(
 
 @app.command()
 @options.command
+def throttle(
+    file: SpecFile,
+    share: Annotated[
+        float,
+        typer.Argument(min=0.01, max=1, help="Share of the time that the copy may work; 1 is all of it."),
+    ],
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Slow a running copy down, or let it go again."""
+    said = f"the copy may work {share:.0%} of the time"
+    return _ask(file, dsn, config, format, said, throttle=share)
+
+
+@app.command()
+@options.command
 def cutover(
     file: SpecFile,
     dsn: options.Dsn = None,

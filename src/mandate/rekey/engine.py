@@ -22,6 +22,7 @@ from mandate.rekey import (
     objects,
     refuse,
     shadow,
+    throttle,
     verify,
 )
 from mandate.rekey.direction import BACK, FORWARD, Direction
@@ -160,7 +161,14 @@ class Engine:
         return {}
 
     def _copy(self, session: Session, graph: Graph) -> Mapping[str, Any]:
-        rows = copying.run(self.session, graph, self.options.jobs, self.reporter, lambda: self._obey(session))
+        pace = throttle.Pace()
+        rows = copying.run(
+            self.session,
+            graph,
+            self.options.jobs,
+            self.reporter,
+            lambda: self._between_chunks(session, pace),
+        )
         catch_up.forget_logged(session, graph)
         return {"rows": rows}
 
@@ -228,6 +236,12 @@ class Engine:
         if asked.abort:
             self.abort()
             raise Aborted(f"{self.name} was aborted from another terminal; nothing of it is left")
+
+    def _between_chunks(self, session: Session, pace: throttle.Pace) -> None:
+        self._obey(session)
+        share = journal.control(session, self.name).throttle
+        if pace.rest(share):
+            journal.waits(session, self.name, f"throttled: the copy works {share:.0%} of the time")
 
     @contextmanager
     def _sessions(self) -> Iterator[list[Session]]:
