@@ -237,7 +237,7 @@ class _Conductor:
         return None
 
     def _approve(self, step: Step) -> None:
-        question = go_no_go(step.name, self._record)
+        question = go_no_go(step.name, self._record, self._request.settings.services.kind)
         if question is None or self._request.options.assume_yes:
             return
         if not self._watcher.approve(step.name, question):
@@ -421,13 +421,15 @@ def _without_evidence(error: MandateError) -> dict[str, Any]:
     return shown
 
 
-def go_no_go(step: str, record: RunRecord) -> str | None:
-    """The question to ask before a step, or None."""
+def go_no_go(step: str, record: RunRecord, services: str) -> str | None:
+    """The question to ask before a step, or None. `services`: services.kind of mandate.toml."""
+    if step == "stop" and services == "none":
+        return f"No services are configured. Is everything stopped that writes to {record.database}?"
     if step == "stop":
         return f"Stop the services that write to {record.database}?"
     if step == "migrate":
         return f"Migrate {record.database} now? ({_ready(record)})"
-    if step == "restart":
+    if step == "restart" and services != "none":
         return (
             "Restart the services? From here on new rows are written: going back to the backup"
             " would mean exporting them first (point of no return)."
