@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -19,6 +19,7 @@ from mandate.rekey.model import Graph, Group, NewTable
 from mandate.rekey.rewriting import IndexDefinition
 
 _LONGEST_NAME = 63
+_CANCEL_AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -385,10 +386,11 @@ def _run_stage(
 
 
 def _stop(pool: ThreadPoolExecutor, running: dict[Future[None], Task], sessions: Sequence[Session]) -> None:
+    """Cancel what runs until nothing does: a cancellation between two statements hits neither."""
     pool.shutdown(wait=False, cancel_futures=True)
-    for session in sessions:
-        session.cancel()
-    wait(running, return_when=FIRST_EXCEPTION)
+    while wait(running, timeout=_CANCEL_AGAIN_SECONDS).not_done:
+        for session in sessions:
+            session.cancel()
 
 
 def _run_one(idle: SimpleQueue[Session], task: Task, memory_megabytes: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,8 @@ _CLASS_PREFIXES = {
     "bytea": "bytea",
 }
 TEXT = ("text", "character varying", "character")
+
+_SCHEMA = re.compile(rb'\A(?:"(?:[^"]|"")*"|[^".]+)')
 
 
 class CannotRewrite(CheckFailed):
@@ -416,11 +419,19 @@ def _move_statistics(statement: Any, place: Place, schema: str) -> None:
 
 
 def query(text: str, moved: Mapping[Place, Place]) -> str:
-    """A view's query that reads relations in their new places."""
-    tree = _grammar().parse(text)
-    _move(tree, moved)
-    done: str = _grammar().deparse(tree)
-    return done
+    """A view's query that reads relations in their new places; all of its text stays but their schemas."""
+    found = [node for node in _all(_grammar().parse(text)) if node.DESCRIPTOR.name == "RangeVar"]
+    done = text.encode()
+    for node in sorted(found, key=lambda node: -node.location):
+        place = moved.get((node.schemaname, node.relname))
+        if place is not None:
+            before, after = done[: node.location], done[node.location :]
+            done = before + _quoted(place[0]).encode() + _SCHEMA.sub(b"", after, count=1)
+    return done.decode().rstrip("; \n")
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _move(tree: Any, moved: Mapping[Place, Place]) -> None:
