@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 from psycopg import sql
@@ -20,9 +24,10 @@ from tests.shadowing import (
 )
 
 from mandate.errors import DatabaseError
-from mandate.postgres.connection import Session, Target
+from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.embedded import EmbeddedServer
-from mandate.rekey import build, objects, refuse
+from mandate.progress import Silent
+from mandate.rekey import build, engine, objects, refuse, spec
 from mandate.rekey.direction import BACK, FORWARD
 
 SINK = (Path(__file__).parent.parent / "sql" / "kitchen_sink.sql").read_text("utf-8")
@@ -409,3 +414,47 @@ def test_what_only_eighteen_has_comes_along(database: DatabaseFactory) -> None:
     narrow = "    id integer NOT NULL,\n    parent"
     assert after == sorted(each.replace(narrow.replace("integer", "bigint"), narrow) for each in widened_)
     assert schema_dump(target) == before
+
+
+def test_the_engine_carries_all_of_it_under_readers_of_the_views(sink: Target) -> None:
+    """A reader locks a view and then its tables; a swap that locked tables first would never get through."""
+    before = schema_dump(sink)
+    change = engine.Engine(sink, spec.parse(TO_BIGINT), engine.Options(jobs=2), Silent())
+    with reading(sink, "SELECT count(*) FROM sink.grouped") as answers:
+        change.run()
+        change.rollback()
+        assert without_record(schema_dump(sink)) == before
+        change.run()
+        change.finalize()
+        assert without_record(schema_dump(sink)) == widened(before)
+    assert answers
+    assert set(answers) == {"20"}
+
+
+def without_record(dump: list[str]) -> list[str]:
+    return [statement for statement in dump if "mandate_conductor" not in statement]
+
+
+@contextmanager
+def reading(target: Target, query: LiteralString) -> Iterator[list[str]]:
+    """Two clients that ask the same question all the time; their answers, and what went wrong."""
+    answers: list[str] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        with connect(target) as session:
+            while not stop.is_set():
+                try:
+                    answers.append(str(session.value(query)))
+                except DatabaseError as error:
+                    answers.append(str(error))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

@@ -105,7 +105,7 @@ def child(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Identifier:
 
 def is_lenient(key: ForeignKey) -> bool:
     """Whether the lagging side's key becomes the real one by ALTER CONSTRAINT alone."""
-    return key.on_delete == _NO_ACTION
+    return key.on_delete == _NO_ACTION and key.on_update == _NO_ACTION
 
 
 def is_built(kept: Catalogue, key: ForeignKey) -> bool:
@@ -115,7 +115,7 @@ def is_built(kept: Catalogue, key: ForeignKey) -> bool:
 
 def add(graph: Graph, key: ForeignKey, aside: str | None, *, lagging: bool = False) -> sql.Composed:
     """ADD CONSTRAINT ... NOT VALID, for clients or for the lagging side."""
-    on_delete = _NO_ACTION if lagging else key.on_delete
+    on_update, on_delete = (_NO_ACTION, _NO_ACTION) if lagging else (key.on_update, key.on_delete)
     deferrable, deferred = (True, True) if lagging else (key.deferrable, key.deferred)
     return sql.SQL(
         "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}"
@@ -127,7 +127,7 @@ def add(graph: Graph, key: ForeignKey, aside: str | None, *, lagging: bool = Fal
         place(graph, key.parent_schema, key.parent_name, key.parent, aside),
         _names(key.referred),
         sql.SQL(" MATCH FULL" if key.match == "f" else ""),
-        _action(key.on_update),
+        _action(on_update),
         _action(on_delete),
         sql.SQL("")
         if lagging or not key.delete_columns
