@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.servers import DatabaseFactory
 from tests.shops import (
     SHOP,
     TENANTS,
@@ -13,7 +14,6 @@ from tests.shops import (
     schemas_left,
     writing,
 )
-from tests.servers import DatabaseFactory
 
 from mandate.errors import NeedsPerson
 from mandate.postgres.connection import Session, Target, connect

@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from mandate.errors import MandateError
+from mandate.postgres import grammar
 
 _META = re.compile(r"^\\(\w+)[ \t]*(.*)$")
 _IGNORED = {"set", "pset", "timing"}
@@ -38,12 +36,6 @@ class Statement:
     line: int
     check: str | None = None
     expect: str | None = None
-
-
-@cache
-def _grammar() -> Any:
-    """PostgreSQL's own grammar. Imported when first used: its generated classes take half a second."""
-    return import_module("postgast")
 
 
 def read(path: Path) -> list[Echo | Statement]:
@@ -75,19 +67,19 @@ def _between_statements(block: list[str]) -> bool:
     if not text.strip():
         return True
     try:
-        tokens = [token for token in _grammar().scan(text).tokens if not _is_comment(token.token)]
-    except _grammar().PgQueryError:
+        tokens = [token for token in grammar.load().scan(text).tokens if not _is_comment(token.token)]
+    except grammar.load().PgQueryError:
         return False
     return not tokens or text.encode()[tokens[-1].start : tokens[-1].end] == b";"
 
 
 def _is_comment(token: int) -> bool:
-    return token in (_grammar().pg_query_pb2.SQL_COMMENT, _grammar().pg_query_pb2.C_COMMENT)
+    return token in (grammar.load().pg_query_pb2.SQL_COMMENT, grammar.load().pg_query_pb2.C_COMMENT)
 
 
 def _statements(block: str, start: int) -> Iterator[Statement]:
     offset = 0
-    for sql in _grammar().split(block):
+    for sql in grammar.load().split(block):
         at = block.index(sql, offset)
         leading = block[offset:at] + sql
         check, expect = _annotation(leading)
@@ -115,7 +107,7 @@ def _unquote(text: str) -> str:
 
 def commits(statement: Statement) -> bool:
     """Whether a statement is COMMIT (or END), which ends the transaction that its file began."""
-    parsed = _grammar().parse(statement.sql).stmts
+    parsed = grammar.load().parse(statement.sql).stmts
     if not parsed or parsed[0].stmt.WhichOneof("node") != "transaction_stmt":
         return False
-    return bool(parsed[0].stmt.transaction_stmt.kind == _grammar().pg_query_pb2.TRANS_STMT_COMMIT)
+    return bool(parsed[0].stmt.transaction_stmt.kind == grammar.load().pg_query_pb2.TRANS_STMT_COMMIT)

@@ -102,6 +102,7 @@ def _reduce_backlog(swap: Swap, session: Session) -> None:
 
 def _attempt(swap: Swap, session: Session) -> float:
     """One try; the seconds for which clients could not work. Raises LockNotAvailable or _TooLate."""
+    also_move = objects.at_cutover(session, swap.graph, swap.direction)
     started = time.monotonic()
     xid: str | None = None
     try:
@@ -110,7 +111,7 @@ def _attempt(swap: Swap, session: Session) -> float:
             _limit(swap, session, started)
             _lock(swap, session)
             locked = time.monotonic()
-            for step in _steps(swap):
+            for step in _steps(swap, also_move):
                 _limit(swap, session, started)
                 step(session)
     except DatabaseUnavailable as error:
@@ -140,13 +141,13 @@ def _lock(swap: Swap, session: Session) -> None:
         session.execute(statement)
 
 
-def _steps(swap: Swap) -> list[Work]:
+def _steps(swap: Swap, also_move: Sequence[sql.Composed]) -> list[Work]:
     graph, direction = swap.graph, swap.direction
     return [
         lambda session: catch_up.drain(session, graph, direction),
         lambda session: capture.remove(session, graph, direction),
         lambda session: _move(swap, session),
-        lambda session: _execute(session, objects.at_cutover(session, graph, direction)),
+        lambda session: _execute(session, also_move),
         *swap.also,
     ]
 

@@ -192,6 +192,13 @@ class Engine:
 
     def _cutover(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         self._hold(session, graph)
+        if changed := objects.drift(session, graph):
+            raise CheckFailed(
+                f"the old tables were altered since {self.name} began, and the new ones do not have it: "
+                + "; ".join(changed),
+                hint="take it back and run again, or `mandate rekey abort` and begin again",
+                changed=changed,
+            )
         evidence = self._swap(session, graph, FORWARD, "swapped")
         for statement in objects.after_cutover(session, graph, FORWARD):
             session.execute(statement)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from typing import Any
-
 from mandate.errors import UsageError
-
-
-@cache
-def _grammar() -> Any:
-    return import_module("postgast")
+from mandate.postgres import grammar
 
 
 def require_one(text: str, where: str) -> None:
     """Raise UsageError unless `text` is one expression and nothing else."""
-    grammar = _grammar()
+    language = grammar.load()
     try:
-        statements = grammar.parse(f"SELECT ({text})").stmts
-        grammar.parse(f"SELECT ({text}\n)")
-    except grammar.PgQueryError as error:
+        statements = language.parse(f"SELECT ({text})").stmts
+        language.parse(f"SELECT ({text}\n)")
+    except language.PgQueryError as error:
         raise UsageError(f"{where}: {text!r} is not an expression: {error}") from None
     if len(statements) != 1 or len(statements[0].stmt.select_stmt.target_list) != 1:
         raise UsageError(f"{where}: {text!r} is more than one expression")
@@ -28,10 +20,10 @@ def require_one(text: str, where: str) -> None:
 
 def require_type(text: str, where: str) -> None:
     """Raise UsageError unless `text` is the name of a type."""
-    grammar = _grammar()
+    language = grammar.load()
     try:
-        casts = grammar.parse(f"SELECT NULL::{text}").stmts
-    except grammar.PgQueryError as error:
+        casts = language.parse(f"SELECT NULL::{text}").stmts
+    except language.PgQueryError as error:
         raise UsageError(f"{where}: {text!r} is not a type: {error}") from None
     target = casts[0].stmt.select_stmt.target_list if len(casts) == 1 else []
     if len(target) != 1 or target[0].res_target.val.WhichOneof("node") != "type_cast":
@@ -40,6 +32,8 @@ def require_type(text: str, where: str) -> None:
 
 def columns(text: str) -> set[str]:
     """Names of the columns that an expression reads, without their qualifier."""
-    grammar = _grammar()
-    tree = grammar.parse(f"SELECT ({text})")
-    return {node.fields[-1].string.sval for node in grammar.find_nodes(tree, grammar.pg_query_pb2.ColumnRef)}
+    language = grammar.load()
+    tree = language.parse(f"SELECT ({text})")
+    return {
+        node.fields[-1].string.sval for node in language.find_nodes(tree, language.pg_query_pb2.ColumnRef)
+    }

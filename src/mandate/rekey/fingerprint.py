@@ -7,7 +7,7 @@ text, computed in the server. It adds up: the fingerprint of a table is that of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ TABLES_SQL = (Path(__file__).parent / "sql" / "tables.sql").read_bytes()
 
 # 64 MiB of table: a second or so of work, so that progress moves and workers share a large table.
 CHUNK_BLOCKS = 8192
+
+_CANCEL_AGAIN_SECONDS = 0.2
 
 # Whatever the server, database or role say about output formats, the text of a row is this.
 # row_security off: a policy that would hide rows is an error instead.
@@ -191,8 +193,9 @@ def _spread(
 def _stop(
     pool: ThreadPoolExecutor, running: dict[Future[Fingerprint], _Chunk], sessions: Sequence[Session]
 ) -> None:
+    """Cancel what runs until nothing does: a cancellation between two statements hits neither."""
     pool.shutdown(wait=False, cancel_futures=True)
-    if any(not future.done() for future in running):
+    while wait(running, timeout=_CANCEL_AGAIN_SECONDS).not_done:
         for session in sessions:
             session.cancel()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 from mandate.errors import CheckFailed
+from mandate.postgres import grammar
 from mandate.rekey.model import NewTable
 
 Place = tuple[str, str]
@@ -36,11 +35,6 @@ class CannotRewrite(CheckFailed):
     """A definition needs a column that goes away, in a way that has no equivalent."""
 
     code = "cannot-rewrite"
-
-
-@cache
-def _grammar() -> Any:
-    return import_module("postgast")
 
 
 def successors(table: NewTable) -> dict[str, tuple[str, ...]]:
@@ -70,13 +64,13 @@ def bare(expression: str | None) -> str | None:
     """The column that an expression is, when it is nothing else."""
     if expression is None:
         return None
-    node = _target(_grammar().parse(f"SELECT {expression}"))
+    node = _target(grammar.load().parse(f"SELECT {expression}"))
     return _last(node.column_ref) if node.WhichOneof("node") == "column_ref" else None
 
 
 def is_cast(expression: str, column: str) -> bool:
     """Whether an expression is the column with casts around it and nothing else."""
-    node = _target(_grammar().parse(f"SELECT {expression}"))
+    node = _target(grammar.load().parse(f"SELECT {expression}"))
     while node.WhichOneof("node") == "type_cast":
         node = node.type_cast.arg
     return node.WhichOneof("node") == "column_ref" and _last(node.column_ref) == column
@@ -119,7 +113,7 @@ class _Rewriter:
         if len(tests) == 1:
             node.CopyFrom(tests[0])
         else:
-            node.bool_expr.boolop = _grammar().pg_query_pb2.AND_EXPR
+            node.bool_expr.boolop = grammar.load().pg_query_pb2.AND_EXPR
             node.bool_expr.args.extend(tests)
         return True
 
@@ -263,23 +257,23 @@ def expression(table: NewTable, text: str, what: str) -> str:
 
     Raises CannotRewrite, which names `what`.
     """
-    tree = _grammar().parse(f"SELECT ({text})")
+    tree = grammar.load().parse(f"SELECT ({text})")
     before = _text(tree)
     _Rewriter(table, what).rewrite(tree)
     if _text(tree) == before:
         return text
-    done: str = _grammar().deparse(tree)
+    done: str = grammar.load().deparse(tree)
     return done.removeprefix("SELECT ")
 
 
 def substituted(text: str, column: str, value: str) -> str:
     """An expression with another one in place of a column."""
-    tree = _grammar().parse(f"SELECT ({text})")
-    replacement = _target(_grammar().parse(f"SELECT ({value})"))
+    tree = grammar.load().parse(f"SELECT ({text})")
+    replacement = _target(grammar.load().parse(f"SELECT ({value})"))
     for node in list(_all(tree)):
         if _is_column(node) and _last(node.column_ref) == column:
             node.CopyFrom(replacement)
-    done: str = _grammar().deparse(tree)
+    done: str = grammar.load().deparse(tree)
     return done.removeprefix("SELECT ")
 
 
@@ -301,7 +295,7 @@ def index(
     table: NewTable | None, text: str, place: Place, what: str, tablespace: str | None = None
 ) -> IndexDefinition:
     """An index of the old table (None: of a view) as one of the new one at `place`. Raises CannotRewrite."""
-    tree = _grammar().parse(text)
+    tree = grammar.load().parse(text)
     statement = tree.stmts[0].stmt.index_stmt
     rewriter = _Rewriter(table, what)
     before = _text(statement)
@@ -317,7 +311,7 @@ def index(
     statement.relation.schemaname, statement.relation.relname = place
     if tablespace:
         statement.table_space = tablespace
-    create = _grammar().deparse(tree)
+    create = grammar.load().deparse(tree)
     return IndexDefinition(create, _signature(statement), changed, not statement.index_params, places)
 
 
@@ -332,7 +326,7 @@ def _signature(statement: Any) -> bytes:
 def exclusion(table: NewTable, text: str, what: str) -> str:
     """An exclusion constraint, or a key WITHOUT OVERLAPS, over the new columns. Raises CannotRewrite."""
     prefix = "ALTER TABLE t ADD CONSTRAINT c "
-    tree = _grammar().parse(prefix + text)
+    tree = grammar.load().parse(prefix + text)
     command = tree.stmts[0].stmt.alter_table_stmt.cmds[0].alter_table_cmd
     constraint = getattr(command, "def").constraint
     rewriter = _Rewriter(table, what)
@@ -352,7 +346,7 @@ def exclusion(table: NewTable, text: str, what: str) -> str:
     _set(constraint.exclusions, made)
     if constraint.HasField("where_clause"):
         rewriter.rewrite(constraint.where_clause)
-    done: str = _grammar().deparse(tree)
+    done: str = grammar.load().deparse(tree)
     return done.removeprefix(prefix)
 
 
@@ -367,7 +361,7 @@ def trigger(table: NewTable | None, text: str, moved: Mapping[Place, Place], wha
 
     `table`: whose columns it names; None for a view's trigger. Raises CannotRewrite.
     """
-    tree = _grammar().parse(text)
+    tree = grammar.load().parse(text)
     statement = tree.stmts[0].stmt.create_trig_stmt
     if table is not None:
         rewriter = _Rewriter(table, what)
@@ -379,7 +373,7 @@ def trigger(table: NewTable | None, text: str, moved: Mapping[Place, Place], wha
         if statement.HasField("when_clause"):
             rewriter.rewrite(statement.when_clause)
     _move(tree, moved)
-    done: str = _grammar().deparse(tree)
+    done: str = grammar.load().deparse(tree)
     return done
 
 
@@ -392,7 +386,7 @@ def _set_strings(nodes: Any, names: Iterable[str]) -> None:
 
 def statistics(table: NewTable, text: str, place: Place, schema: str, what: str) -> str | None:
     """CREATE STATISTICS for the new table, its object in `schema`; None when too few columns are left."""
-    tree = _grammar().parse(text)
+    tree = grammar.load().parse(text)
     statement = tree.stmts[0].stmt.create_stats_stmt
     rewriter = _Rewriter(table, what)
     columns = [node.stats_elem.name for node in statement.exprs if node.stats_elem.name]
@@ -408,7 +402,7 @@ def statistics(table: NewTable, text: str, place: Place, schema: str, what: str)
     if not statement.exprs or (len(statement.exprs) == 1 and new):
         return None
     _move_statistics(statement, place, schema)
-    done: str = _grammar().deparse(tree)
+    done: str = grammar.load().deparse(tree)
     return done
 
 
@@ -420,7 +414,7 @@ def _move_statistics(statement: Any, place: Place, schema: str) -> None:
 
 def query(text: str, moved: Mapping[Place, Place]) -> str:
     """A view's query that reads relations in their new places; all of its text stays but their schemas."""
-    found = [node for node in _all(_grammar().parse(text)) if node.DESCRIPTOR.name == "RangeVar"]
+    found = [node for node in _all(grammar.load().parse(text)) if node.DESCRIPTOR.name == "RangeVar"]
     done = text.encode()
     for node in sorted(found, key=lambda node: -node.location):
         place = moved.get((node.schemaname, node.relname))
