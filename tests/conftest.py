@@ -88,3 +88,10 @@ def open_directory() -> Iterator[Path]:
     """A temporary directory that another user (PostgreSQL's, under root) may pass through."""
     with temporary_directory() as place:
         yield place
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever starts servers and processes is slow, unless it says that it is fast."""
+    for item in items:
+        if "unit" not in item.path.parts and item.get_closest_marker("fast") is None:
+            item.add_marker(pytest.mark.slow)

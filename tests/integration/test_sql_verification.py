@@ -15,6 +15,8 @@ from tests.sqlfiles import (
 
 from mandate.postgres.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.fast
+
 
 def test_verification_fails_on_version_7_and_names_why(
     any_postgres: EmbeddedServer, database: DatabaseFactory
