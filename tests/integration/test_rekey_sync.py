@@ -299,8 +299,7 @@ def test_a_killed_copy_resumes_at_the_chunks_that_are_missing(database: Database
         opener = rekeying.opener(target)
         with pytest.raises(_Enough):
             copying.run(opener, graph, 1, Silent(), throttle, target_seconds=1e-9)
-        first = session.value("SELECT count(*) FROM mandate_rekey_integers.chunk")
-        assert 0 < first <= 3
+        assert 0 < session.value("SELECT sum(rows) FROM mandate_rekey_integers.chunk") < 3000
         assert copying.run(opener, graph, 2, Silent()) == 6020
         assert copying.run(opener, graph, 2, Silent()) == 6020
         _built(session, graph)

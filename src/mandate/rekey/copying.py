@@ -19,7 +19,8 @@ Throttle = Callable[[], None]
 
 ONLINE_SECONDS = 0.2
 OFFLINE_SECONDS = 3.0
-_FIRST_BLOCKS = 256
+# What a slow machine copies; the first chunk of each table is sized by it.
+_BLOCKS_PER_SECOND = 1000
 _LARGEST_BLOCKS = 65536
 
 
@@ -41,11 +42,10 @@ def run(
         if not session.value(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(_chunks(graph))):
             # Parents that were born after the maps were filled and before capture began are in no log.
             maps.fill(session, graph)
-        queue = _Queue(
-            [_todo(session, graph, table) for table in graph.tables],
-            target_seconds or (ONLINE_SECONDS if throttle else OFFLINE_SECONDS),
-            throttle,
-        )
+        seconds = target_seconds or (ONLINE_SECONDS if throttle else OFFLINE_SECONDS)
+        size = max(1, round(seconds * _BLOCKS_PER_SECOND))
+        todo = [_todo(session, graph, table, size) for table in graph.tables]
+        queue = _Queue(todo, seconds, throttle)
     with reporter.task("copy", total=queue.total, unit="blocks") as task, ThreadPoolExecutor(jobs) as pool:
         task.update(queue.done)
         try:
@@ -74,7 +74,7 @@ class _Todo:
     ranges: list[tuple[int, int]]
     blocks: int
     filenode: int
-    size: int = _FIRST_BLOCKS
+    size: int
 
     @property
     def left(self) -> int:
@@ -88,7 +88,7 @@ class _Chunk:
     last: int
 
 
-def _todo(session: Session, graph: Graph, table: NewTable) -> _Todo:
+def _todo(session: Session, graph: Graph, table: NewTable, first_size: int) -> _Todo:
     """Up to the table's end as it is now: what comes behind it was captured."""
     filenode = _filenode(session, table)
     blocks: int = session.value(
@@ -101,7 +101,7 @@ def _todo(session: Session, graph: Graph, table: NewTable) -> _Todo:
         (table.old.oid,),
     )
     done = [(row["first"], blocks if row["last"] is None else row["last"]) for row in rows]
-    return _Todo(table, list(_gaps(done, blocks)), blocks, filenode)
+    return _Todo(table, list(_gaps(done, blocks)), blocks, filenode, first_size)
 
 
 def _gaps(done: Sequence[tuple[int, int]], end: int) -> Iterator[tuple[int, int]]:
