@@ -171,7 +171,7 @@ def test_a_hanging_block_is_ended(sandbox: Sandbox) -> None:
 
 
 def test_what_a_page_leaves_running_is_ended(sandbox: Sandbox) -> None:
-    found = pages.blocks("<!-- test -->\n```bash\nsetsid sleep 1000 > pid 2>&1 & echo $! > pid\n```\n")
+    found = pages.blocks("<!-- test -->\n```bash\nsetsid sleep 1000 > log 2>&1 & echo $! > pid\n```\n")
     assert sandbox.run(found, timeout_seconds=30).statuses == (0,)
     process = psutil.Process(int((sandbox.work / "pid").read_text()))
     sandbox.close()
