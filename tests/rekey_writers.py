@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ NAMES_EACH = 9
 
 
 @dataclass
-class Writer:
+class Writer(ABC):
     """One client with its own parents and rows: `rows` is what it has committed, by id."""
 
     number: int
@@ -113,32 +114,41 @@ class Writer:
 
     # What differs from example to example.
 
+    @abstractmethod
     def keys(self) -> list[Any]:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def add_parent(self, key: Any, name: str) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def name_parent(self, key: Any, name: str) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def remove_parent(self, key: Any) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def write_row(self, key: int, parent: Any, said: str) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def change_row(self, key: int, parent: Any, said: str) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def drop_row(self, key: int) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def insert_leaf(self) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
+    @abstractmethod
     def truncate_leaf(self) -> None:
-        raise NotImplementedError
+        """See the example's own writer."""
 
     def tally(self) -> list[tuple[int, str | None, str]]:
         """(id, name of its parent, what it says) of every row that should be there."""

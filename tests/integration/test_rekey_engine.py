@@ -15,7 +15,7 @@ from tests.shops import (
     writing,
 )
 
-from mandate.errors import NeedsPerson
+from mandate.errors import CheckFailed, NeedsPerson
 from mandate.postgres.connection import Session, Target, connect
 
 pytestmark = pytest.mark.slow
@@ -197,3 +197,108 @@ def test_a_forgotten_transaction_delays_the_cutover_and_is_named(database: Datab
 
         type(engine)(target, engine.spec, engine.options, Listening()).run()
     assert any("cutover attempt 1" in line and "forgotten" in line for line in lines)
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+def crash(*_: object) -> list[object]:
+    raise Crash
+
+
+def proven(session: Session) -> bool:
+    """Every foreign key of the shop is validated."""
+    return not session.rows(
+        "SELECT conname FROM pg_constraint WHERE contype = 'f' AND NOT convalidated"
+        " AND connamespace = 'shop'::regnamespace"
+    )
+
+
+def test_a_run_that_died_right_after_its_swap_is_finished_by_the_next_command(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = database("empty")
+    create(target, SHOP)
+    engine = change(target, TO_BIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr("mandate.rekey.objects.after_cutover", crash)
+        with pytest.raises(Crash):
+            engine.run()
+    with pytest.raises(NeedsPerson, match="swapped already"):
+        engine.run()
+    with connect(target) as session:
+        assert proven(session)
+        before = rows(session)
+    with monkeypatch.context() as patch:
+        patch.setattr("mandate.rekey.objects.after_cutover", crash)
+        with pytest.raises(Crash):
+            engine.rollback()
+    engine.run()
+    engine.finalize()
+    with connect(target) as session:
+        assert proven(session)
+        assert rows(session) == before
+        assert schemas_left(session) == []
+
+
+def test_a_finalize_that_died_has_not_stopped_capturing(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = database("empty")
+    create(target, SHOP)
+    engine = change(target, TO_BIGINT)
+    engine.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine), "_drop_schemas", crash)
+        with pytest.raises(Crash):
+            engine.finalize()
+    with connect(target) as session:
+        session.execute("INSERT INTO shop.customers (name) VALUES ('in between')")
+    engine.rollback()
+    with connect(target) as session:
+        assert session.value("SELECT count(*) FROM shop.customers WHERE name = 'in between'") == 1
+
+
+def test_one_parent_changed_while_rows_are_copied_does_not_fail_its_children(
+    database: DatabaseFactory,
+) -> None:
+    target = database("empty")
+    create(target, SHOP)
+    engine = change(target, TO_BIGINT)
+
+    class Meddling:
+        """Changes one customer when the copy is over."""
+
+        task = engine.reporter.task
+
+        def line(self, text: str) -> None:
+            if text.startswith("capture"):
+                with connect(target) as session:
+                    session.execute("UPDATE shop.customers SET note = 'while copying' WHERE id = 3")
+
+    type(engine)(target, engine.spec, engine.options, Meddling()).run()
+    with connect(target) as session:
+        assert session.value("SELECT note FROM shop.customers WHERE id = 3") == "while copying"
+
+
+def test_a_column_added_meanwhile_stops_the_cutover(database: DatabaseFactory) -> None:
+    target = database("empty")
+    create(target, SHOP)
+    engine = change(target, TO_BIGINT)
+
+    class Meddling:
+        """Alters a table behind the engine's back."""
+
+        task = engine.reporter.task
+
+        def line(self, text: str) -> None:
+            if text.startswith("verify"):
+                with connect(target) as session:
+                    session.execute("ALTER TABLE shop.orders ADD COLUMN surprise text")
+
+    with pytest.raises(CheckFailed, match="altered since shop began"):
+        type(engine)(target, engine.spec, engine.options, Meddling()).run()
+    engine.abort()
+    with connect(target) as session:
+        assert schemas_left(session) == []

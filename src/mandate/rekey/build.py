@@ -388,7 +388,9 @@ def _run_stage(
 def _stop(pool: ThreadPoolExecutor, running: dict[Future[None], Task], sessions: Sequence[Session]) -> None:
     """Cancel what runs until nothing does: a cancellation between two statements hits neither."""
     pool.shutdown(wait=False, cancel_futures=True)
-    while wait(running, timeout=_CANCEL_AGAIN_SECONDS).not_done:
+    # A future that was cancelled before it began never counts as done.
+    begun = [future for future in running if not future.cancelled()]
+    while wait(begun, timeout=_CANCEL_AGAIN_SECONDS).not_done:
         for session in sessions:
             session.cancel()
 

@@ -344,13 +344,17 @@ def keep(session: Session, graph: Graph) -> Catalogue:
     return read(session, graph)
 
 
+def is_kept(session: Session, graph: Graph) -> bool:
+    """Whether anything was written down."""
+    found: bool = session.value(
+        "SELECT to_regclass(format('%%I.%%I', %s::text, 'objects')) IS NOT NULL", (graph.spec.work_schema,)
+    )
+    return found
+
+
 def read(session: Session, graph: Graph) -> Catalogue:
     """What was kept; before anything was, what the catalogue shows now."""
-    spec = graph.spec
-    kept = session.value(
-        "SELECT to_regclass(format('%%I.%%I', %s::text, 'objects')) IS NOT NULL", (spec.work_schema,)
-    )
-    if not kept:
+    if not is_kept(session, graph):
         return live(session, graph)
     document = session.value(sql.SQL("SELECT catalogue FROM {}").format(_place(graph)))
     return live(session, graph) if document is None else _adapter().validate_python(document)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mandate.errors import CheckFailed, MandateError, NeedsPerson, UsageError
+from mandate.errors import CheckFailed, LockNotAvailable, MandateError, NeedsPerson, UsageError
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -96,14 +96,15 @@ class Engine:
     def _begin(self, session: Session) -> Graph:
         change = journal.begin(session, self.spec)
         if change.status == "swapped":
+            self._finish_swap(session, change)
             raise NeedsPerson(
                 f"{self.name} is swapped already and in its reverse window",
                 hint="`mandate rekey finalize` ends it, `mandate rekey rollback` goes back",
             )
         if change.status == "rolled back":
+            self._finish_rollback(session, change)
             journal.forget_phases(session, self.name)
             journal.set_status(session, self.name, "running")
-            self._remove(session, None)
         graph = journal.kept_graph(change) if change.status == "running" else None
         if graph is None:
             graph = self._discover(session)
@@ -182,8 +183,10 @@ class Engine:
         return {"rows": self._until_small(session, graph, FORWARD)}
 
     def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
-        build.foreign_keys(session, graph)
-        return {}
+        # Only a batch of everything leaves the shadows consistent among themselves.
+        applied = catch_up.batch(session, graph, FORWARD, None)
+        build.foreign_keys(session, graph, self.reporter)
+        return {"rows": applied}
 
     def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         self._until_small(session, graph, FORWARD)
@@ -200,9 +203,27 @@ class Engine:
                 changed=changed,
             )
         evidence = self._swap(session, graph, FORWARD, "swapped")
-        for statement in objects.after_cutover(session, graph, FORWARD):
-            session.execute(statement)
+        self._after(session, graph, FORWARD)
         return evidence
+
+    def _after(self, session: Session, graph: Graph, direction: Direction) -> None:
+        """What follows a swap outside its transaction: proofs of foreign keys, refreshed views."""
+        for statement in objects.after_cutover(session, graph, direction):
+            session.execute(statement)
+
+    def _finish_swap(self, session: Session, change: journal.Change) -> None:
+        """A run that was killed right after its swap left something to do."""
+        graph = journal.kept_graph(change)
+        if graph is not None and "cutover" not in journal.done(session, self.name):
+            self._after(session, graph, FORWARD)
+            journal.end_phase(session, self.name, "cutover", {"resumed": "after the swap"})
+
+    def _finish_rollback(self, session: Session, change: journal.Change) -> None:
+        """Likewise for a rollback; without its working schema it had got to its end."""
+        graph = journal.kept_graph(change)
+        if graph is not None and objects.is_kept(session, graph):
+            self._after(session, graph, BACK)
+        self._drop_schemas(session)
 
     def _swap(self, session: Session, graph: Graph, direction: Direction, status: str) -> dict[str, Any]:
         def record(inside: Session) -> None:
@@ -269,9 +290,8 @@ class Engine:
             self._until_small(session, graph, BACK)
             proofs = verify.run(self.session, graph, BACK, self.options.jobs, self.reporter)
             evidence = self._swap(session, graph, BACK, "rolled back")
-            for statement in objects.after_cutover(session, graph, BACK):
-                session.execute(statement)
-            self._remove(session, graph)
+            self._after(session, graph, BACK)
+            self._drop_schemas(session)
             return {**evidence, "tables": [vars(proof) for proof in proofs]}
 
     def finalize(self) -> dict[str, Any]:
@@ -280,9 +300,7 @@ class Engine:
             graph = self._require_swapped(session)
             self._until_small(session, graph, BACK)
             proofs = verify.run(self.session, graph, BACK, self.options.jobs, self.reporter)
-            capture.remove(session, graph, BACK)
-            self._drop_schemas(session)
-            journal.set_status(session, self.name, "finalized")
+            self._end(session, graph, BACK, "finalized")
             return {"tables": [vars(proof) for proof in proofs]}
 
     def abort(self) -> None:
@@ -294,24 +312,40 @@ class Engine:
                     f"there is nothing to abort: {self.name} is {change.status if change else 'not there'}",
                     hint="a swapped change ends with rollback or finalize",
                 )
-            self._remove(session, journal.kept_graph(change))
-            journal.set_status(session, self.name, "aborted")
+            self._end(session, journal.kept_graph(change), FORWARD, "aborted")
 
     def _require_swapped(self, session: Session) -> Graph:
         change = journal.load(session, self.name)
         graph = journal.kept_graph(change) if change else None
         if change is None or graph is None:
             raise UsageError(f"there is no key change called {self.name} in this database")
+        if change.status == "swapped":
+            self._finish_swap(session, change)
+        if change.status == "rolled back":
+            self._finish_rollback(session, change)
         if change.status != "swapped":
             raise NeedsPerson(
                 f"{self.name} is {change.status}, not swapped", hint="`mandate rekey status` says where it is"
             )
         return graph
 
-    def _remove(self, session: Session, graph: Graph | None) -> None:
-        if graph is not None:
-            capture.remove(session, graph, FORWARD)
-        self._drop_schemas(session)
+    def _end(self, session: Session, graph: Graph | None, direction: Direction, status: str) -> None:
+        """Capture, schemas and status go together: a change without its capture must not look alive."""
+        pause = 0.2
+        while True:
+            try:
+                with session.transaction():
+                    session.execute("SELECT set_config('lock_timeout', '200ms', true)")
+                    if graph is not None:
+                        capture.remove(session, graph, direction)
+                    self._drop_schemas(session)
+                    journal.set_status(session, self.name, status)
+            except LockNotAvailable as error:
+                self.reporter.line(f"waits for a lock to be {status}: {error.message}")
+                time.sleep(pause)
+                pause = min(5.0, pause * 2)
+            else:
+                return
 
     def _drop_schemas(self, session: Session) -> None:
         for name in (self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema):

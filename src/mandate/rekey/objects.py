@@ -68,6 +68,11 @@ def _has_unique_index(session: Session, schema: str, name: str) -> bool:
     return bool(found)
 
 
+def is_kept(session: Session, graph: Graph) -> bool:
+    """Whether what was written down at the beginning is still there: the change has not got to its end."""
+    return catalogue.is_kept(session, graph)
+
+
 def drift(session: Session, graph: Graph) -> list[str]:
     """What somebody changed on the old tables since the change began, in words: it would be lost."""
     before, now = catalogue.read(session, graph), catalogue.live(session, graph)
