@@ -37,7 +37,7 @@ def require_008(migration: str) -> None:
 def run_options(loaded: settings.Loaded, *, jobs: int | None, yes: bool) -> Options:
     """Options from flags and settings."""
     return Options(
-        jobs=jobs or os.cpu_count() or 1,
+        jobs=jobs or loaded.settings.backup.jobs or os.cpu_count() or 1,
         lock_timeout_seconds=loaded.settings.database.lock_timeout_seconds,
         assume_yes=yes,
     )
