@@ -19,9 +19,9 @@ from mandate.errors import (
     MigrationFailed,
     OutcomeUnknown,
 )
-from mandate.postgres.connection import Row, Session, sql
+from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter
-from mandate.rekey import capture, catch_up, objects
+from mandate.rekey import capture, catch_up, locking, objects
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph
 
@@ -69,7 +69,7 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
             try:
                 blocked = _attempt(swap, session)
             except (LockNotAvailable, _TooLate) as error:
-                said = f"cutover attempt {attempt}: {error}; held by {_holders(swap, session)}"
+                said = f"cutover attempt {attempt}: {error}; held by {_held_by(swap, session)}"
                 blockers.append(said)
                 reporter.line(said)
                 waits(said)
@@ -96,8 +96,8 @@ class _TooLate(Exception):
 
 def _reduce_backlog(swap: Swap, session: Session) -> None:
     """Catch up outside the locks, so that little is left to do inside them."""
-    while catch_up.backlog(session, swap.graph, swap.direction) > swap.options.largest_backlog // 4:
-        catch_up.batch(session, swap.graph, swap.direction, swap.options.largest_backlog)
+    largest = swap.options.largest_backlog
+    catch_up.until_small(session, swap.graph, swap.direction, small=largest // 4, limit=largest)
 
 
 def _attempt(swap: Swap, session: Session) -> float:
@@ -175,6 +175,11 @@ def _execute(session: Session, statements: Sequence[sql.Composed]) -> None:
         session.execute(statement)
 
 
+def _held_by(swap: Swap, session: Session) -> str:
+    tables = [table.old.identifier for table in swap.graph.tables]
+    return "; ".join(locking.holders(session, tables)) or "a session that has ended since"
+
+
 def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
     """What became of a COMMIT whose answer never came. Raises OutcomeUnknown when nobody can say."""
     deadline = time.monotonic() + 60
@@ -189,37 +194,3 @@ def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
         hint="run the same command again when the server is back: it looks at what is there",
         xid=xid,
     ) from error
-
-
-def _holders(swap: Swap, session: Session) -> str:
-    """Who holds a lock on the tables, in words."""
-    names = {
-        "schemas": [table.old.schema for table in swap.graph.tables],
-        "names": [table.old.name for table in swap.graph.tables],
-    }
-    rows = session.rows(_HOLDERS, names)
-    return "; ".join(_holder(row) for row in rows) or "a session that has ended since"
-
-
-def _holder(row: Row) -> str:
-    return (
-        f"pid {row['pid']} ({row['user']}, {row['application'] or 'no application name'}, {row['state']}"
-        f" for {row['seconds']} s) on {row['table']}"
-    )
-
-
-_HOLDERS = """
-SELECT DISTINCT ON (a.pid) a.pid, a.usename AS "user", a.application_name AS application, a.state,
-    round(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start))) AS seconds,
-    l.relation::regclass::text AS "table"
-FROM pg_locks l
-JOIN pg_stat_activity a USING (pid)
-JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-JOIN pg_class c ON c.oid = l.relation
-JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN unnest(%(schemas)s::text[], %(names)s::text[]) AS t (schema, name)
-    ON t.schema = n.nspname AND t.name = c.relname
-WHERE l.granted AND a.pid <> pg_backend_pid()
-ORDER BY a.pid, l.relation
-LIMIT 5
-"""

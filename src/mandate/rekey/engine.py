@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mandate.errors import CheckFailed, LockNotAvailable, MandateError, NeedsPerson, UsageError
+from mandate.errors import CheckFailed, LockNotAvailable, NeedsPerson, RolledBack, UsageError
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -43,10 +43,9 @@ class Options:
     also_at_cutover: Sequence[cutover.Work] = ()
 
 
-class Aborted(MandateError):
+class Aborted(RolledBack):
     """Somebody asked for it from another terminal; nothing of the change is left."""
 
-    exit_code = 8
     code = "aborted"
 
 
@@ -238,12 +237,15 @@ class Engine:
 
     def _until_small(self, session: Session, graph: Graph, direction: Direction) -> int:
         """Take the log down to a batch's worth; rows applied."""
-        applied = 0
         limit = self.options.swap.largest_backlog
-        while (left := catch_up.backlog(session, graph, direction)) > limit // 4:
+
+        def between_batches() -> None:
             self._obey(session)
-            journal.waits(session, self.name, f"{left:,} changed rows to catch up")
-            applied += catch_up.batch(session, graph, direction, limit * 10)
+            journal.waits(session, self.name, "catching up with rows that clients changed")
+
+        applied = catch_up.until_small(
+            session, graph, direction, small=limit // 4, limit=limit * 10, throttle=between_batches
+        )
         journal.waits(session, self.name, None)
         return applied
 

@@ -62,16 +62,6 @@ class Journal:
             self._upsert_step(ordinal, step)
             self._event(step.name, step.status, message or step.summary)
 
-    def resume(self) -> None:
-        """This process takes the run over."""
-        with self.session.transaction():
-            self.session.execute(
-                "UPDATE mandate_conductor.runs"
-                " SET status = 'running', exit_code = NULL, finished_at = NULL, pid = %s WHERE run_id = %s",
-                (os.getpid(), self.run_id),
-            )
-            self._event(None, "running", "resumed")
-
     def close(self, status: RunStatus, exit_code: int, at: datetime, message: str = "") -> None:
         """The run ended, for now or for good."""
         with self.session.transaction():
