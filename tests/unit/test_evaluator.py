@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mandate.controlplane.evaluator import Evaluation, Evaluator, unattributed
+from mandate.controlplane.evaluator import Evaluation, Evaluator, Outcome, unattributed
 from mandate.controlplane.model import (
     SELECTORS,
     Condition,
@@ -185,6 +185,25 @@ def test_agrees_with_the_design_and_with_itself(
     assert found.verdict in spec.allowed_verdicts
     assert evaluator.evaluate(decision) == found
     assert Evaluator(spec, rules, list(reversed(places))).evaluate(decision) == found
+
+
+@thorough
+@given(situations(), st.lists(st.dictionaries(st.sampled_from(NAMES), junk), max_size=3), st.booleans())
+def test_bound_to_a_scope_it_decides_the_same(
+    situation: tuple[Spec, list[Policy], list[Scope], Decision], others: list[dict[str, Any]], timed: bool
+) -> None:
+    spec, rules, places, first = situation
+    if timed:
+        spec = replace(spec, signals=(*spec.signals, Signal("hour", "number", "timestamp", required=True)))
+        rules = [*rules, Policy("late", "everywhere", Verdict.PAUSE, (Condition("hour", ">", 20),), "s")]
+    evaluator = Evaluator(spec, rules, places)
+    bound = evaluator.bind(first.scope)
+    moments = (None, datetime(2026, 1, 1, 23, tzinfo=UTC), datetime(2026, 1, 1, 3, tzinfo=UTC))
+    for context in (first.context, *others, first.context):
+        for moment in moments:
+            found = evaluator.evaluate(replace(first, context=context, timestamp=moment))
+            expected = Outcome(found.verdict, found.matched_policy_ids, found.failed_closed)
+            assert bound.decide(context, moment) == expected
 
 
 @thorough
