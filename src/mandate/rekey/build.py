@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from queue import SimpleQueue
 
 from mandate.postgres.connection import Session, Verbatim, sql
@@ -20,6 +21,8 @@ from mandate.rekey.rewriting import IndexDefinition
 
 _LONGEST_NAME = 63
 _CANCEL_AGAIN_SECONDS = 0.05
+_LOOK_SECONDS = 1.0
+_PROGRESS = (Path(__file__).parent / "sql" / "build_progress.sql").read_bytes()
 
 
 @dataclass(frozen=True)
@@ -304,13 +307,18 @@ def _all_or_none(table: NewTable, group: Group) -> str | None:
 # -- foreign keys ------------------------------------------------------------------------------------
 
 
-def foreign_keys(session: Session, graph: Graph, reporter: Reporter | None = None) -> None:
+def foreign_keys(
+    session: Session,
+    graph: Graph,
+    reporter: Reporter | None = None,
+    gate: Callable[[], None] | None = None,
+) -> None:
     """All foreign keys between shadows: deferred, without actions, and proven. Safe to repeat.
 
     Those that cross the border of the change come at the cutover. Raises CheckFailed naming the key that
     the rows do not fit.
     """
-    run([session], foreign_key_tasks(session, graph), reporter)
+    run([session], foreign_key_tasks(session, graph), reporter, gate=gate)
 
 
 def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:
@@ -344,43 +352,68 @@ def _states(session: Session, schema: str) -> dict[tuple[str, str], bool]:
 # -- running -----------------------------------------------------------------------------------------
 
 
+@dataclass
+class _Crew:
+    """Who does the tasks, and the bytes of those under way by process of the server."""
+
+    sessions: Sequence[Session]
+    memory_megabytes: int | None
+    gate: Callable[[], None] | None
+    observer: Session | None
+    idle: SimpleQueue[Session] = field(default_factory=SimpleQueue)
+    under_way: dict[int, int] = field(default_factory=dict)
+
+    def partly(self) -> float:
+        """Bytes of what is half done."""
+        under_way = dict(self.under_way)
+        if self.observer is None or not under_way:
+            return 0.0
+        rows = self.observer.rows(_PROGRESS, (list(under_way),))
+        return float(sum(under_way[row["pid"]] * row["part"] for row in rows))
+
+
 def run(
     sessions: Sequence[Session],
     tasks: Sequence[Task],
     reporter: Reporter | None = None,
     memory_megabytes: int | None = None,
+    *,
+    gate: Callable[[], None] | None = None,
+    observer: Session | None = None,
 ) -> None:
     """Do the tasks, stage by stage, as many at a time as there are sessions, the largest first.
 
-    `memory_megabytes`: maintenance_work_mem of each session. Raises the first error; then no statement is
-    running any more.
+    `memory_megabytes`: maintenance_work_mem of each session. `gate` is called before each task, by several
+    threads, and may wait or raise. `observer`: another session, to see how far tasks under way are.
+    Raises the first error; then no statement is running any more.
     """
     total = sum(task.bytes for task in tasks)
+    crew = _Crew(sessions, memory_megabytes, gate, observer)
+    for session in sessions:
+        crew.idle.put(session)
     with (reporter or Silent()).task("build", total=total, unit="bytes") as progress:
         done = 0
         for _, stage in groupby(sorted(tasks, key=lambda task: task.stage), key=lambda task: task.stage):
-            done = _run_stage(sessions, list(stage), memory_megabytes, progress, done)
+            done = _run_stage(crew, list(stage), progress, done)
 
 
-def _run_stage(
-    sessions: Sequence[Session],
-    stage: Sequence[Task],
-    memory_megabytes: int | None,
-    progress: ProgressTask,
-    done: int,
-) -> int:
-    idle: SimpleQueue[Session] = SimpleQueue()
-    for session in sessions:
-        idle.put(session)
-    with ThreadPoolExecutor(len(sessions)) as pool:
-        running = {pool.submit(_run_one, idle, task, memory_megabytes): task for task in stage}
+def _run_stage(crew: _Crew, stage: Sequence[Task], progress: ProgressTask, done: int) -> int:
+    with ThreadPoolExecutor(len(crew.sessions)) as pool:
+        running = {pool.submit(_run_one, crew, task): task for task in stage}
         try:
-            for future in as_completed(running):
-                future.result()
-                done += running[future].bytes
-                progress.update(done, note=running[future].name)
+            pending = set(running)
+            while pending:
+                finished, pending = wait(
+                    pending, _LOOK_SECONDS if crew.observer else None, return_when=FIRST_COMPLETED
+                )
+                for future in finished:
+                    future.result()
+                    done += running[future].bytes
+                    progress.update(done, note=running[future].name)
+                if not finished:
+                    progress.update(done + crew.partly())
         except BaseException:
-            _stop(pool, running, sessions)
+            _stop(pool, running, crew.sessions)
             raise
     return done
 
@@ -395,17 +428,21 @@ def _stop(pool: ThreadPoolExecutor, running: dict[Future[None], Task], sessions:
             session.cancel()
 
 
-def _run_one(idle: SimpleQueue[Session], task: Task, memory_megabytes: int | None) -> None:
-    session = idle.get()
+def _run_one(crew: _Crew, task: Task) -> None:
+    if crew.gate is not None:
+        crew.gate()
+    session = crew.idle.get()
+    crew.under_way[session.pid] = task.bytes
     try:
         with session.transaction():
             session.execute("SET LOCAL search_path = ''")
             session.execute("SET LOCAL default_tablespace = ''")
-            if memory_megabytes is not None:
+            if crew.memory_megabytes is not None:
                 session.execute(
-                    "SELECT set_config('maintenance_work_mem', %s, true)", (f"{memory_megabytes}MB",)
+                    "SELECT set_config('maintenance_work_mem', %s, true)", (f"{crew.memory_megabytes}MB",)
                 )
             for statement in task.statements:
                 session.execute(statement)
     finally:
-        idle.put(session)
+        del crew.under_way[session.pid]
+        crew.idle.put(session)

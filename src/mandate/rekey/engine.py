@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mandate.errors import CheckFailed, LockNotAvailable, NeedsPerson, RolledBack, UsageError
@@ -17,27 +17,38 @@ from mandate.rekey import (
     catch_up,
     copying,
     cutover,
+    eta,
     journal,
+    load,
     maps,
     objects,
     refuse,
     shadow,
     throttle,
     verify,
+    work,
 )
 from mandate.rekey.direction import BACK, FORWARD, Direction
 from mandate.rekey.discover import discover
+from mandate.rekey.governor import Governor
 from mandate.rekey.model import Graph
 from mandate.rekey.spec import Spec
 
 _POLL_SECONDS = 0.5
+_SMALL_BYTES = 64 << 20
+# The log must not grow faster than it is caught up.
+_LEAST_CATCH_UP = 0.25
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted."""
+    """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted.
+
+    `limits`: what the server must not go beyond meanwhile; None: clients are stopped, nothing is spared.
+    """
 
     jobs: int = 2
+    limits: load.Limits | None = None
     accept: frozenset[str] = frozenset()
     swap: cutover.Options = field(default_factory=cutover.Options)
     also_at_cutover: Sequence[cutover.Work] = ()
@@ -57,6 +68,7 @@ class Engine:
     spec: Spec
     options: Options
     reporter: Reporter
+    governor: Governor | None = None
 
     @property
     def name(self) -> str:
@@ -64,16 +76,16 @@ class Engine:
 
     def session(self) -> Session:
         """A session of this change: errors instead of rows that a policy hides, no time limits."""
-        return connect(
-            self.target,
-            application_name=f"mandate-rekey-{self.name}",
-            settings={
-                "row_security": "off",
-                "search_path": "",
-                "statement_timeout": "0",
-                "idle_in_transaction_session_timeout": "0",
-            },
-        )
+        settings = {
+            "row_security": "off",
+            "search_path": "",
+            "statement_timeout": "0",
+            "idle_in_transaction_session_timeout": "0",
+        }
+        if self.options.limits is not None:
+            # `jobs` is what may work at a time.
+            settings |= {"max_parallel_maintenance_workers": "0", "max_parallel_workers_per_gather": "0"}
+        return connect(self.target, application_name=f"mandate-rekey-{self.name}", settings=settings)
 
     # -- forward -------------------------------------------------------------------------------------
 
@@ -85,12 +97,45 @@ class Engine:
         """
         with self.session() as session:
             graph = self._begin(session)
-            for phase, work in self._phases():
-                if phase in journal.done(session, self.name):
-                    continue
-                self._obey(session)
-                self._phase(session, graph, phase, work)
+            with self._governor(session, graph) as watching:
+                replace(self, governor=watching, reporter=watching.reporter)._go_through(session, graph)
             return {phase.phase: dict(phase.evidence) for phase in journal.phases(session, self.name)}
+
+    def _governor(self, session: Session, graph: Graph) -> Governor:
+        """It measures the server before anything is done; not for long when there is little to do."""
+        work.create(session, graph)
+        tables = sum(table.old.bytes for table in graph.tables)
+        indexes = session.value(
+            "SELECT sum(pg_indexes_size(oid::oid::regclass)) FROM unnest(%s::bigint[]) AS t (oid)",
+            ([table.old.oid for table in graph.tables],),
+        )
+        small = {"baseline_samples": 10} if tables < _SMALL_BYTES else {}
+        made = Governor(
+            lambda: connect(
+                self.target,
+                application_name=f"mandate-load-{self.name}",
+                settings={"statement_timeout": "2s", "search_path": "pg_catalog"},
+            ),
+            self.name,
+            self.options.limits,
+            self.reporter,
+            probe=sql.Identifier(graph.spec.work_schema, "probe"),
+            expected=eta.weights(tables, int(indexes or 0)),
+            **small,
+        )
+        for phase in journal.phases(session, self.name):
+            if phase.finished_at is not None:
+                made.end(phase.phase, phase.evidence.get("seconds"))
+        return made
+
+    def _go_through(self, session: Session, graph: Graph) -> None:
+        for phase, task in self._phases():
+            if phase in journal.done(session, self.name):
+                continue
+            self._obey(session)
+            self._wait_for_server(session)
+            journal.waits(session, self.name, None)
+            self._phase(session, graph, phase, task)
 
     def _begin(self, session: Session) -> Graph:
         change = journal.begin(session, self.spec)
@@ -138,13 +183,17 @@ class Engine:
         session: Session,
         graph: Graph,
         phase: str,
-        work: Callable[[Session, Graph], Mapping[str, Any]],
+        task: Callable[[Session, Graph], Mapping[str, Any]],
     ) -> None:
         journal.start_phase(session, self.name, phase)
         started = time.monotonic()
-        evidence = work(session, graph)
+        if self.governor is not None:
+            self.governor.begin(phase)
+        evidence = task(session, graph)
         seconds = round(time.monotonic() - started, 3)
         journal.end_phase(session, self.name, phase, {**evidence, "seconds": seconds})
+        if self.governor is not None:
+            self.governor.end(phase, seconds)
         self.reporter.line(f"{phase:<13} {seconds:>8.1f} s  {_shown(evidence)}".rstrip())
 
     def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -167,7 +216,7 @@ class Engine:
             graph,
             self.options.jobs,
             self.reporter,
-            lambda: self._between_chunks(session, pace),
+            lambda: self._pace(session, pace),
         )
         catch_up.forget_logged(session, graph)
         return {"rows": rows}
@@ -175,7 +224,7 @@ class Engine:
     def _build(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         tasks = build.tasks(session, graph)
         with self._sessions() as sessions:
-            build.run(sessions, tasks, self.reporter)
+            build.run(sessions, tasks, self.reporter, gate=self._gate(session), observer=session)
         return {"objects": len(tasks)}
 
     def _catch_up(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -184,7 +233,7 @@ class Engine:
     def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         # Only a batch of everything leaves the shadows consistent among themselves.
         applied = catch_up.batch(session, graph, FORWARD, None)
-        build.foreign_keys(session, graph, self.reporter)
+        build.foreign_keys(session, graph, self.reporter, self._gate(session))
         return {"rows": applied}
 
     def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -239,8 +288,10 @@ class Engine:
         """Take the log down to a batch's worth; rows applied."""
         limit = self.options.swap.largest_backlog
 
+        pace = throttle.Pace()
+
         def between_batches() -> None:
-            self._obey(session)
+            self._pace(session, pace, _LEAST_CATCH_UP)
             journal.waits(session, self.name, "catching up with rows that clients changed")
 
         applied = catch_up.until_small(
@@ -255,23 +306,61 @@ class Engine:
             self._obey(session)
             self._until_small(session, graph, FORWARD)
             journal.waits(session, self.name, "the cutover is held: `mandate rekey cutover` releases it")
-            time.sleep(_POLL_SECONDS)
+            with self._resting():
+                time.sleep(_POLL_SECONDS)
         journal.waits(session, self.name, None)
 
     def _obey(self, session: Session) -> None:
         """Do what other terminals ask: wait while paused, end when aborted."""
         while (asked := journal.control(session, self.name)).paused and not asked.abort:
             journal.waits(session, self.name, "paused: `mandate rekey resume` goes on")
-            time.sleep(_POLL_SECONDS)
+            with self._resting():
+                time.sleep(_POLL_SECONDS)
         if asked.abort:
             self.abort()
             raise Aborted(f"{self.name} was aborted from another terminal; nothing of it is left")
 
-    def _between_chunks(self, session: Session, pace: throttle.Pace) -> None:
+    def _gate(self, session: Session) -> throttle.Gate:
+        """For work that cannot be interrupted: the next of it begins when the server allows it."""
+        pace = throttle.Pace()
+        return throttle.Gate(lambda: self._pace(session, pace))
+
+    def _pace(self, session: Session, pace: throttle.Pace, least: float = 0.0) -> None:
+        """Before a piece of work: obey, and let the server have its share of the time, and clients theirs.
+
+        least: the share that is worked at all events, while the server allows anything.
+        """
         self._obey(session)
-        share = journal.control(session, self.name).throttle
-        if pace.rest(share):
-            journal.waits(session, self.name, f"throttled: the copy works {share:.0%} of the time")
+        decided = self._wait_for_server(session)
+        share, why = decided.share, decided.reason
+        asked = journal.control(session, self.name).throttle
+        if asked is not None and asked < share:
+            share, why = asked, "`mandate rekey throttle` asked for it"
+        share = max(share, least)
+        journal.waits(
+            session, self.name, f"throttled: works {share:.0%} of the time: {why}" if share < 1 else None
+        )
+        pace.rest(share)
+
+    def _wait_for_server(self, session: Session) -> load.Decision:
+        """Until the server's load allows any work at all."""
+        if self.governor is None:
+            return load.Decision()
+        while (decided := self.governor.decision()).share == 0:
+            journal.waits(session, self.name, f"the server comes first: {decided.reason}")
+            with self.governor.rest():
+                self.governor.wait(_POLL_SECONDS)
+            self._obey(session)
+        return decided
+
+    @contextmanager
+    def _resting(self) -> Iterator[None]:
+        """Time that says nothing of how fast the work is."""
+        if self.governor is None:
+            yield
+        else:
+            with self.governor.rest():
+                yield
 
     @contextmanager
     def _sessions(self) -> Iterator[list[Session]]:

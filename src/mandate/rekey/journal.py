@@ -211,9 +211,10 @@ def ask(session: Session, name: str, **changes: bool | float | None) -> bool:
 def waits(session: Session, name: str, reason: str | None) -> None:
     """Say why the change waits, for `status` in another terminal; None: it works."""
     session.execute(
-        "UPDATE mandate_conductor.rekeys SET waiting = %s"
-        " WHERE id = (SELECT max(id) FROM mandate_conductor.rekeys WHERE name = %s)",
-        (reason, name),
+        "UPDATE mandate_conductor.rekeys SET waiting = %(reason)s"
+        " WHERE id = (SELECT max(id) FROM mandate_conductor.rekeys WHERE name = %(name)s)"
+        " AND waiting IS DISTINCT FROM %(reason)s",
+        {"reason": reason, "name": name},
     )
 
 
@@ -223,3 +224,28 @@ def waiting(session: Session, name: str) -> str | None:
         "SELECT waiting FROM mandate_conductor.rekeys WHERE name = %s ORDER BY id DESC LIMIT 1", (name,)
     )
     return reason
+
+
+def report(session: Session, name: str, progress: Mapping[str, Any]) -> None:
+    """Write down how far the change is, over what was written before."""
+    session.execute(
+        "INSERT INTO mandate_conductor.rekey_progress (rekey, at, progress)"
+        " SELECT max(id), clock_timestamp(), %s FROM mandate_conductor.rekeys"
+        " WHERE name = %s HAVING max(id) IS NOT NULL"
+        " ON CONFLICT (rekey) DO UPDATE SET at = excluded.at, progress = excluded.progress",
+        (Jsonb(dict(progress)), name),
+    )
+
+
+def progress(session: Session, name: str) -> dict[str, Any] | None:
+    """How far the newest change of that name is, and `age_seconds`: how long ago that was."""
+    # A database whose last change was run by an older version has no such table.
+    if session.value("SELECT to_regclass('mandate_conductor.rekey_progress')") is None:
+        return None
+    row = session.row(
+        "SELECT progress, extract(epoch FROM clock_timestamp() - at)::float8 AS age_seconds"
+        " FROM mandate_conductor.rekey_progress"
+        " WHERE rekey = (SELECT max(id) FROM mandate_conductor.rekeys WHERE name = %s)",
+        (name,),
+    )
+    return None if row is None else {**row["progress"], "age_seconds": row["age_seconds"]}

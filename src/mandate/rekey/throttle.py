@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Lock
 
 _LONGEST_SECONDS = 5.0
 
@@ -28,3 +30,22 @@ class Pace:
             time.sleep(seconds)
         self._since = time.monotonic()
         return seconds
+
+
+@dataclass
+class Gate:
+    """Lets one thread at a time through `wait`; once it raised, everybody gets that error."""
+
+    wait: Callable[[], None]
+    _lock: Lock = field(default_factory=Lock)
+    _error: BaseException | None = None
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            try:
+                self.wait()
+            except BaseException as error:
+                self._error = error
+                raise

@@ -24,3 +24,10 @@ CREATE TABLE IF NOT EXISTS mandate_conductor.rekey_phases (
     evidence jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (rekey, phase)
 );
+
+-- How far a change is, written every second while one is worked on: apart from rekeys, whose rows the cutover locks.
+CREATE TABLE IF NOT EXISTS mandate_conductor.rekey_progress (
+    rekey bigint PRIMARY KEY REFERENCES mandate_conductor.rekeys,
+    at timestamptz NOT NULL,
+    progress jsonb NOT NULL
+) WITH (fillfactor = 50);

@@ -28,3 +28,6 @@ CREATE TABLE IF NOT EXISTS chunk (
     filenode bigint,
     PRIMARY KEY (tab, first)
 );
+
+-- What the throttle's probe writes, ten rows a second: how long its commits take is how the clients' fare.
+CREATE TABLE IF NOT EXISTS probe (at timestamptz NOT NULL DEFAULT clock_timestamp());
