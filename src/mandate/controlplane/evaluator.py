@@ -367,14 +367,14 @@ def _compile(
     defect = None if scope else f"policy {policy.policy_id} is bound to unknown scope {policy.scope_id}"
     for condition in policy.conditions:
         position = positions.get(condition.field)
-        if position is not None and (wrong := _mismatch(condition, signals[position])):
+        if position is not None and (wrong := mismatch(condition, signals[position])):
             defect = defect or f"policy {policy.policy_id}: {wrong}"
             position = None
         tests.append(_Test(condition, position, _predicate(condition)))
     return _Rule(policy, scope, tuple(tests), defect)
 
 
-def _mismatch(condition: Condition, signal: Signal) -> str | None:
+def mismatch(condition: Condition, signal: Signal) -> str | None:
     """Why a condition can never be meant for its signal, or None."""
     if condition.operator in _ORDERINGS and signal.type not in ("number", "string"):
         return f"{signal.name} is {signal.type}, which has no order"
