@@ -22,13 +22,25 @@ SELECT
     ) AS columns,
     (
         SELECT array_agg(a.attname::text ORDER BY k.place)
-        FROM pg_index i
-        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+        FROM unnest(u.indkey::int2[]) WITH ORDINALITY AS k (number, place)
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
-        WHERE i.indrelid = c.oid AND i.indisprimary
+        WHERE k.place <= u.indnkeyatts
     ) AS key
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
+-- The primary key; else the shortest unique key that is always checked and never NULL.
+LEFT JOIN LATERAL (
+    SELECT i.indkey, i.indnkeyatts
+    FROM pg_index i
+    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND (i.indisprimary OR i.indimmediate AND NOT EXISTS (
+          SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+          WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull
+      ))
+    ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid
+    LIMIT 1
+) AS u ON true
 WHERE c.relkind = 'r' AND c.relpersistence = 'p'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 ORDER BY 2, 3
