@@ -147,6 +147,7 @@ class ShopWriter:
     customers: dict[str, str | None] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     statements: int = 0
+    pause_seconds: float = 0.0
 
     def work(self, stop: threading.Event) -> None:
         """Write until told to stop; every failure is kept."""
@@ -160,6 +161,7 @@ class ShopWriter:
                 except DatabaseError as error:
                     self.failures.append(str(error))
                 self.statements += 1
+                stop.wait(self.pause_seconds)
 
     def _one(self, session: Session, choose: random.Random) -> None:
         action = choose.choice(("customer", "order", "order", "update", "delete", "note"))
@@ -202,9 +204,9 @@ class ShopWriter:
 
 
 @contextmanager
-def writing(target: Target, count: int = 3) -> Iterator[list[ShopWriter]]:
+def writing(target: Target, count: int = 3, *, pause_seconds: float = 0.0) -> Iterator[list[ShopWriter]]:
     """Writers at work for as long as the block runs."""
-    writers = [ShopWriter(target, number) for number in range(count)]
+    writers = [ShopWriter(target, number, pause_seconds=pause_seconds) for number in range(count)]
     stop = threading.Event()
     threads = [threading.Thread(target=writer.work, args=(stop,)) for writer in writers]
     for thread in threads:

@@ -185,8 +185,9 @@ class Session:
         return self.connection.info.backend_pid
 
     def cancel(self) -> None:
-        """Cancel the running statement; safe from another thread."""
-        self.connection.cancel_safe()
+        """Cancel the running statement; safe from another thread. Raises DatabaseError."""
+        with translated():
+            self.connection.cancel_safe()
 
     def close(self) -> None:
         self.connection.close()

@@ -36,6 +36,8 @@ _IN_THE_WAY = ("23505", "23P01", "23503")
 # Below this share of a table's rows keys are looked up one by one, whatever the planner knows of the log.
 _FEW = 0.05
 
+_BATCHES_IN_VAIN = 4
+
 
 @dataclass(frozen=True)
 class _Taken:
@@ -153,12 +155,20 @@ def until_small(
     limit: int = 10_000,
     throttle: Callable[[], None] | None = None,
 ) -> int:
-    """Batch after batch until at most `small` rows are left; how many log rows it took."""
-    count = 0
-    while backlog(session, graph, direction) > small:
+    """Batch after batch until at most `small` rows are left; how many log rows it took.
+
+    Or until some batches in a row have left no less than they began with: clients write as fast as rows are
+    caught up, and there is no use in going on.
+    """
+    count, in_vain = 0, 0
+    left = backlog(session, graph, direction)
+    while left > small and in_vain < _BATCHES_IN_VAIN:
         if throttle is not None:
             throttle()
+        before = left
         count += batch(session, graph, direction, limit)
+        left = backlog(session, graph, direction)
+        in_vain = in_vain + 1 if left >= before else 0
     return count
 
 

@@ -25,21 +25,32 @@ from mandate.rekey import capture, catch_up, locking, objects
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph
 
-_QUERY_CANCELED = "57014"
+# A statement that ran too long, and a session that the server ended because nothing came from it.
+_OUT_OF_TIME = ("57014", "25P03")
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 30.0
+_ASK_AGAIN_SECONDS = 0.2
 
 Work = Callable[[Session], object]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How long clients may have to wait: `deadline_seconds` for the whole transaction, locks included."""
+    """How long clients may have to wait: `deadline_seconds` for the whole transaction, locks included.
+
+    `outcome_seconds`: how long to ask a server that is gone what became of the COMMIT.
+    """
 
     deadline_seconds: float = 0.5
     lock_timeout_seconds: float = 0.2
     largest_backlog: int = 1000
     attempts: int | None = None
+    outcome_seconds: float = 60.0
+
+    @property
+    def hopeless_backlog(self) -> int:
+        """So many rows cannot be caught up under the locks."""
+        return self.largest_backlog * 10
 
 
 @dataclass(frozen=True)
@@ -61,93 +72,139 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
     """
     blockers: list[str] = []
     pause = _FIRST_PAUSE_SECONDS
-    attempt = 0
     while True:
-        attempt += 1
-        with swap.connect() as session:
-            _reduce_backlog(swap, session)
-            try:
-                blocked = _attempt(swap, session)
-            except (LockNotAvailable, _TooLate) as error:
-                said = f"cutover attempt {attempt}: {error}; held by {_held_by(swap, session)}"
-                blockers.append(said)
-                reporter.line(said)
-                waits(said)
-            else:
-                waits(None)
-                return {
-                    "attempts": attempt,
-                    "blocked_milliseconds": round(blocked * 1000, 1),
-                    "blockers": blockers,
-                }
-        if swap.options.attempts is not None and attempt >= swap.options.attempts:
+        blocked, why = _try(swap)
+        if blocked is not None:
+            waits(None)
+            return {
+                "attempts": len(blockers) + 1,
+                "blocked_milliseconds": round(blocked * 1000, 1),
+                "blockers": blockers,
+            }
+        blockers.append(f"cutover attempt {len(blockers) + 1}: {why}")
+        reporter.line(blockers[-1])
+        waits(blockers[-1])
+        if swap.options.attempts is not None and len(blockers) >= swap.options.attempts:
             raise MigrationFailed(
-                f"the cutover did not get its locks in {attempt} attempts; nothing was changed",
-                hint=f"end what holds them, then run again: {blockers[-1]}",
+                f"the cutover did not get through in {len(blockers)} attempts; nothing was changed",
+                hint=f"end what is in its way, then run again: {blockers[-1]}",
                 blockers=blockers,
             )
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
 
+def _try(swap: Swap) -> tuple[float | None, str]:
+    """One attempt: for how many seconds clients could not work; None and why there was no swap."""
+    with swap.connect() as session:
+        prepared = _Prepared.of(swap, session)
+        if (left := _reduce_backlog(swap, session)) > swap.options.hopeless_backlog:
+            return None, f"clients write faster than rows are caught up: {left} wait"
+        try:
+            return _attempt(swap, prepared, session), ""
+        except (LockNotAvailable, _TooLate) as error:
+            with suppress(DatabaseError):
+                return None, f"{error}; held by {_held_by(swap, prepared, session)}"
+            return None, str(error)
+        except _ConnectionLost as error:
+            return None, str(error)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What can be found out before clients have to wait. `patience_seconds`: for all locks together."""
+
+    locks: Sequence[sql.Composed]
+    names: Sequence[sql.Identifier]
+    also_move: Sequence[sql.Composed]
+    patience_seconds: float
+
+    @classmethod
+    def of(cls, swap: Swap, session: Session) -> _Prepared:
+        graph = swap.graph
+        return cls(
+            objects.to_lock(session, graph),
+            objects.relations_to_lock(session, graph),
+            objects.at_cutover(session, graph, swap.direction),
+            locking.patience_seconds(session),
+        )
+
+
 class _TooLate(Exception):
     """The transaction took longer than its deadline and was taken back."""
 
 
-def _reduce_backlog(swap: Swap, session: Session) -> None:
-    """Catch up outside the locks, so that little is left to do inside them."""
+class _ConnectionLost(Exception):
+    """The server says that the transaction has not committed."""
+
+
+def _reduce_backlog(swap: Swap, session: Session) -> int:
+    """Catch up outside the locks, so that little is left to do inside them; how many rows are."""
     largest = swap.options.largest_backlog
     catch_up.until_small(session, swap.graph, swap.direction, small=largest // 4, limit=largest)
+    return catch_up.backlog(session, swap.graph, swap.direction)
 
 
-def _attempt(swap: Swap, session: Session) -> float:
-    """One try; the seconds for which clients could not work. Raises LockNotAvailable or _TooLate."""
-    also_move = objects.at_cutover(session, swap.graph, swap.direction)
-    started = time.monotonic()
+def _attempt(swap: Swap, prepared: _Prepared, session: Session) -> float:
+    """One try; the seconds for which clients could not work.
+
+    Raises LockNotAvailable, _TooLate or _ConnectionLost when nothing was changed.
+    """
+    clock = _Clock(swap.options)
     xid: str | None = None
     try:
-        with session.transaction():
+        with locking.cut_off(session, swap.options.deadline_seconds), session.transaction():
             xid = session.value("SELECT pg_current_xact_id()::text")
-            _limit(swap, session, started)
-            _lock(swap, session)
+            locking.yield_in_deadlocks(session)
+            for statement in prepared.locks:
+                clock.limit(session, prepared.patience_seconds)
+                session.execute(statement)
             locked = time.monotonic()
-            for step in _steps(swap, also_move):
-                _limit(swap, session, started)
+            for step in _steps(swap, prepared):
+                clock.limit(session)
                 step(session)
+            clock.limit(session)
     except DatabaseUnavailable as error:
         if xid is None or not _committed(swap, xid, error):
-            raise
+            raise _ConnectionLost(f"the connection was lost: {error.message}") from error
     except DatabaseError as error:
-        if error.sqlstate == _QUERY_CANCELED:
+        if error.sqlstate in _OUT_OF_TIME:
             raise _TooLate(f"not done within {swap.options.deadline_seconds:g} s") from error
         raise
     return time.monotonic() - locked
 
 
-def _limit(swap: Swap, session: Session, started: float) -> None:
-    """A lock timeout counts for each lock: what is left of the deadline bounds every statement."""
-    left = swap.options.deadline_seconds - (time.monotonic() - started)
-    if left <= 0:
-        raise _TooLate(f"not done within {swap.options.deadline_seconds:g} s")
-    session.execute(
-        "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
-        (f"{round(swap.options.lock_timeout_seconds * 1000)}ms", f"{max(1, round(left * 1000))}ms"),
-    )
+class _Clock:
+    """Bounds every statement by what is left of the deadline, and the server's patience with a silent us."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._started = time.monotonic()
+
+    def limit(self, session: Session, patience_seconds: float = float("inf")) -> None:
+        """`patience_seconds`: of what was given at the beginning to all that comes now. Raises _TooLate."""
+        spent = time.monotonic() - self._started
+        deadline = self._options.deadline_seconds
+        left = min(deadline, patience_seconds) - spent
+        if left <= 0:
+            raise _TooLate(f"not done within {min(deadline, patience_seconds):g} s")
+        milliseconds = f"{max(1, round(left * 1000))}ms"
+        # A lock timeout counts for each lock, a statement timeout for all of a statement. The last is for
+        # a conductor that stands still, or whose network does, while it keeps everybody out.
+        session.execute(
+            "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            (f"{round(self._options.lock_timeout_seconds * 1000)}ms", milliseconds, milliseconds),
+        )
 
 
-def _lock(swap: Swap, session: Session) -> None:
-    """Everything the swap touches, in the order in which clients lock it."""
-    for statement in objects.to_lock(session, swap.graph):
-        session.execute(statement)
-
-
-def _steps(swap: Swap, also_move: Sequence[sql.Composed]) -> list[Work]:
+def _steps(swap: Swap, prepared: _Prepared) -> list[Work]:
     graph, direction = swap.graph, swap.direction
     return [
         lambda session: catch_up.drain(session, graph, direction),
         lambda session: capture.remove(session, graph, direction),
         lambda session: _move(swap, session),
-        lambda session: _execute(session, also_move),
+        lambda session: _execute(session, prepared.also_move),
         *swap.also,
     ]
 
@@ -175,20 +232,21 @@ def _execute(session: Session, statements: Sequence[sql.Composed]) -> None:
         session.execute(statement)
 
 
-def _held_by(swap: Swap, session: Session) -> str:
-    tables = [table.old.identifier for table in swap.graph.tables]
-    return "; ".join(locking.holders(session, tables)) or "a session that has ended since"
+def _held_by(swap: Swap, prepared: _Prepared, session: Session) -> str:
+    return "; ".join(locking.holders(session, prepared.names)) or "a session that has ended since"
 
 
 def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
     """What became of a COMMIT whose answer never came. Raises OutcomeUnknown when nobody can say."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + swap.options.outcome_seconds
+    while True:
         with suppress(DatabaseError), swap.connect() as session:
             status = session.value("SELECT pg_xact_status(%s::text::xid8)", (xid,))
             if status in ("committed", "aborted"):
                 return bool(status == "committed")
-        time.sleep(0.5)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_ASK_AGAIN_SECONDS)
     raise OutcomeUnknown(
         f"the connection was lost while the cutover committed: {error.message}",
         hint="run the same command again when the server is back: it looks at what is there",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 from mandate.errors import DatabaseError, LockNotAvailable
 from mandate.postgres.connection import Row, Session, sql
@@ -16,6 +17,7 @@ _HOLDERS = (Path(__file__).parent / "sql" / "lock_holders.sql").read_bytes()
 _QUERY_CANCELED = "57014"
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
+_CANCEL_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
@@ -28,12 +30,8 @@ def locked(
     its time is limited as a whole. Less than a deadlock_timeout, so that no client is chosen as the victim.
     """
     with session.transaction():
-        session.execute(
-            "SELECT pg_catalog.set_config('statement_timeout', %s, true),"
-            " CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'"
-            " THEN pg_catalog.set_config('deadlock_timeout', '50ms', true) END",
-            (f"{milliseconds}ms",),
-        )
+        session.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (f"{milliseconds}ms",))
+        yield_in_deadlocks(session)
         try:
             session.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), mode))
         except DatabaseError as error:
@@ -42,6 +40,48 @@ def locked(
             raise LockNotAvailable(f"the locks were not free within {milliseconds} ms") from error
         session.execute("SELECT pg_catalog.set_config('statement_timeout', '0', true)")
         yield
+
+
+def yield_in_deadlocks(session: Session) -> None:
+    """In the running transaction: find a deadlock before a client does, and so be its victim.
+
+    Also gets autovacuum out of the way, which PostgreSQL ends for whoever has waited that long for it. Only
+    superusers may; for others `patience_seconds` must do.
+    """
+    session.execute(
+        "SELECT CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'"
+        " THEN pg_catalog.set_config('deadlock_timeout', '50ms', true) END"
+    )
+
+
+def patience_seconds(session: Session) -> float:
+    """How long several locks may be waited for in all before a client could be a deadlock's victim."""
+    milliseconds: int = session.value(
+        "SELECT reset_val::int FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'"
+    )
+    return milliseconds / 2000
+
+
+@contextmanager
+def cut_off(session: Session, seconds: float) -> Iterator[None]:
+    """Cancel whatever the session runs once the time is over, until the block ends."""
+    over = Event()
+
+    def watch() -> None:
+        wait = seconds
+        while not over.wait(wait):
+            # No connection any more: then nothing runs there for long.
+            with suppress(DatabaseError):
+                session.cancel()
+            wait = _CANCEL_AGAIN_SECONDS
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def insist(

@@ -33,12 +33,42 @@ def to_lock(session: Session, graph: Graph) -> list[sql.Composed]:
     client under load. Takes no time besides waiting.
     """
     kept = catalogue.read(session, graph)
+    tables = _tables_to_lock(graph, kept)
+    locks = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables))
+    return [*views.lock(kept), locks, *_lock_sequences(graph, kept)]
+
+
+def relations_to_lock(session: Session, graph: Graph) -> list[sql.Identifier]:
+    """Their names, to say who holds them."""
+    kept = catalogue.read(session, graph)
+    read = [sql.Identifier(view.schema, view.name) for view in kept.views]
+    numbers = [
+        sql.Identifier(each.schema, each.name) for table in graph.tables for each in _owned(kept, table)
+    ]
+    return [*read, *_tables_to_lock(graph, kept), *numbers]
+
+
+def _tables_to_lock(graph: Graph, kept: Catalogue) -> list[sql.Identifier]:
     before, after = foreign_keys.outside(graph, kept)
     inside = [table.old.identifier for table in graph.tables]
     looking = [sql.Identifier(each.schema, each.table_name) for each in kept.policies if each.reads]
-    tables = [*before, *inside, *after, *looking]
-    locks = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables))
-    return [*views.lock(kept), locks]
+    return [*before, *inside, *after, *looking]
+
+
+def _owned(kept: Catalogue, table: NewTable) -> list[OwnedSequence]:
+    return [each for column in kept.columns_of(table.old.oid).values() for each in column.sequences]
+
+
+def _lock_sequences(graph: Graph, kept: Catalogue) -> Iterator[sql.Composed]:
+    """A client that took a number before it waits for the table would be in the way of the swap later.
+
+    LOCK TABLE takes no sequence; a move of their table to where it is moves nothing and locks them.
+    """
+    for table in graph.tables:
+        if _owned(kept, table):
+            yield sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                table.old.identifier, sql.Identifier(table.old.schema)
+            )
 
 
 def at_cutover(session: Session, graph: Graph, direction: Direction) -> list[sql.Composed]:
