@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mandate.cli import options, output, run_text
-from mandate.cli.output import Format, seconds, size
+from mandate.cli import options, output, rekey_plan, run_text
+from mandate.cli.output import Format, seconds
 from mandate.errors import NeedsPerson
 from mandate.postgres import lock
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
 from mandate.rekey import cutover as cutting_over
-from mandate.rekey import engine, journal, refuse, spec
+from mandate.rekey import engine, forecast, journal, refuse, spec
 from mandate.rekey.discover import discover
-from mandate.rekey.model import Graph, NewTable
 
 app = typer.Typer(
     help="Change the keys of live tables: verified before the swap, reversible after it.",
@@ -30,6 +29,10 @@ SpecFile = Annotated[Path, typer.Argument(help="The spec, a TOML file; see docs/
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; processors.")]
 Accept = Annotated[
     list[str] | None, typer.Option("--accept", help="The text of a problem that you have looked at.")
+]
+
+Deadline = Annotated[
+    float, typer.Option("--deadline", min=0.01, max=60, help="Longest wait of a client, in seconds.")
 ]
 
 
@@ -50,62 +53,32 @@ def plan(
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
+    jobs: Jobs = None,
+    deadline: Deadline = 0.5,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample/--no-sample",
+            help="Copy for a second, build over that, and roll it back; or read the catalogue alone.",
+        ),
+    ] = True,
 ) -> int:
-    """Which tables change and how, what cannot be carried over, how much disk; changes nothing."""
+    """What changes, what cannot be carried over, locks, disk, WAL and time; changes nothing."""
     asked = _load(file, dsn, config)
-    with connect(asked.target, application_name="mandate-plan") as session:
+    with connect(asked.target, application_name="mandate-plan", settings={"row_security": "off"}) as session:
         graph = discover(session, asked.spec)
         problems = refuse.problems(session, graph)
-    data = _plan(graph, problems)
-    output.emit(format, "rekey-plan", data, lambda: _plan_text(asked, graph, problems))
-    return 3 if problems else 0
-
-
-def _plan(graph: Graph, problems: list[str]) -> dict[str, Any]:
-    return {
-        "name": graph.spec.rekey.name,
-        "tables": [
-            {
-                "table": str(table),
-                "rows": table.old.rows,
-                "bytes": table.old.bytes,
-                "changes": [{"old": group.old, "new": group.new} for group in table.groups],
-                "columns_gone": sorted(table.gone),
-            }
-            for table in graph.tables
-        ],
-        "disk_needed": sum(table.old.bytes for table in graph.tables),
-        "problems": problems,
-    }
-
-
-def _plan_text(asked: _Asked, graph: Graph, problems: list[str]) -> str:
-    lines = [f"Plan of {graph.spec.rekey.name} on {asked.target}", ""]
-    lines.append(f"{'Table':<36} {'rows (about)':>13} {'size':>11}")
-    for table in graph.tables:
-        lines.append(f"  {table!s:<34} {table.old.rows:>13,} {size(table.old.bytes):>11}")
-        lines += [f"    {change}" for change in _changes(table)]
-    lines += [
-        "",
-        f"New tables need about {size(sum(t.old.bytes for t in graph.tables))} beside the old ones.",
-    ]
-    lines += [
-        "Locks: SHARE ROW EXCLUSIVE for a moment to add triggers; ACCESS EXCLUSIVE on all",
-        "of them at the cutover, for no longer than its deadline.",
-    ]
-    if problems:
-        lines += ["", f"{len(problems)} objects cannot be carried over:"]
-        for problem in problems:
-            lines += run_text.wrapped(problem, "  - ")
-    return "\n".join([*lines, "", "Nothing was changed."])
-
-
-def _changes(table: NewTable) -> Iterator[str]:
-    """`id integer -> id bigint`, one for each group of columns that changes."""
-    types = {column.name: column.type for column in table.columns}
-    for group in table.groups:
-        old = ", ".join(f"{name} {table.old.column(name).type}" for name in group.old)
-        yield f"{old} -> {', '.join(f'{name} {types[name]}' for name in group.new)}"
+        made = forecast.make(
+            session,
+            asked.target,
+            graph,
+            jobs=jobs or os.cpu_count() or 1,
+            sample=sample and not problems,
+            swap=cutting_over.Options(deadline_seconds=deadline),
+        )
+    data = rekey_plan.document(graph, problems, made)
+    output.emit(format, "rekey-plan", data, lambda: rekey_plan.page(asked.target, graph, problems, made))
+    return 3 if problems or not rekey_plan.fits(made) else 0
 
 
 @app.command()
@@ -120,12 +93,13 @@ def run(
     hold_cutover: Annotated[
         bool, typer.Option("--hold-cutover", help="Keep in step and wait for `mandate rekey cutover`.")
     ] = False,
-    deadline: Annotated[
-        float, typer.Option("--deadline", min=0.01, max=60, help="Longest wait of a client, in seconds.")
-    ] = 0.5,
+    deadline: Deadline = 0.5,
     attempts: Annotated[
         int | None, typer.Option("--attempts", min=1, help="Give the cutover up after so many; never.")
     ] = None,
+    force_space: Annotated[
+        bool, typer.Option("--force-space", help="Begin although the new tables seem not to fit the disk.")
+    ] = False,
 ) -> int:
     """Build the new tables beside the old ones, keep them in step, prove them equal, swap.
 
@@ -136,6 +110,7 @@ def run(
         jobs=jobs or os.cpu_count() or 1,
         accept=frozenset(accept or ()),
         swap=cutting_over.Options(deadline_seconds=deadline, attempts=attempts),
+        force_space=force_space,
     )
     made = engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format))
     with lock.held(asked.target, f"mandate-rekey {asked.spec.rekey.name} pid {os.getpid()}") as session:

@@ -90,6 +90,11 @@ def parts(
             yield partial(_view_task, graph, kept, view, 3 + number)
 
 
+def of_table(graph: Graph, kept: Catalogue, table: NewTable) -> list[Task]:
+    """All tasks of one table, in order. Raises CannotRewrite."""
+    return [*_index_tasks(graph, kept, table, _NOTHING), *_finish_tasks(graph, kept, table, _NOTHING)]
+
+
 def _index_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
     for built in indexes(graph, kept, table):
         if built.index.name not in there.relations:

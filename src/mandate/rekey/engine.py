@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mandate.errors import CheckFailed, LockNotAvailable, NeedsPerson, RolledBack, UsageError
+from mandate.errors import (
+    CheckFailed,
+    DiskFull,
+    LockNotAvailable,
+    NeedsPerson,
+    RolledBack,
+    UsageError,
+)
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -24,6 +31,7 @@ from mandate.rekey import (
     objects,
     refuse,
     shadow,
+    space,
     throttle,
     verify,
     work,
@@ -45,11 +53,13 @@ class Options:
     """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted.
 
     `limits`: what the server must not go beyond meanwhile; None: clients are stopped, nothing is spared.
+    `force_space`: begin although the new tables seem not to fit the disk.
     """
 
     jobs: int = 2
     limits: load.Limits | None = None
     accept: frozenset[str] = frozenset()
+    force_space: bool = False
     swap: cutover.Options = field(default_factory=cutover.Options)
     also_at_cutover: Sequence[cutover.Work] = ()
 
@@ -92,9 +102,16 @@ class Engine:
     def run(self) -> dict[str, Any]:
         """Take the change from where it stands to the swap; figures by phase.
 
-        Raises CheckFailed (refused, nothing done), MigrationFailed (old tables in use, resumable), Aborted,
-        NeedsPerson when it is swapped already or its spec was edited.
+        Raises CheckFailed or NotEnoughSpace (refused, nothing done), MigrationFailed (old tables in use,
+        resumable), DiskFilled (taken back), Aborted, NeedsPerson when it is swapped already or its spec was
+        edited.
         """
+        try:
+            return self._run()
+        except DiskFull as error:
+            raise space.give_up(error, self._take_back) from error
+
+    def _run(self) -> dict[str, Any]:
         with self.session() as session:
             graph = self._begin(session)
             with self._governor(session, graph) as watching:
@@ -152,7 +169,10 @@ class Engine:
         graph = journal.kept_graph(change) if change.status == "running" else None
         if graph is None:
             graph = self._discover(session)
+            self._require_space(session, graph)
             journal.keep_graph(session, graph)
+        elif "build" not in journal.done(session, self.name):
+            self._guard(graph).require(session, begun=True)
         return graph
 
     def _discover(self, session: Session) -> Graph:
@@ -166,6 +186,18 @@ class Engine:
                 problems=problems,
             )
         return graph
+
+    def _guard(self, graph: Graph) -> space.Guard:
+        return space.Guard(self.target, graph, self.options.jobs, self.options.force_space)
+
+    def _require_space(self, session: Session, graph: Graph) -> None:
+        try:
+            figures = self._guard(graph).require(session)
+        except space.NotEnoughSpace:
+            journal.set_status(session, self.name, "aborted")
+            raise
+        for text in space.unknown(figures):
+            self.reporter.line(text)
 
     def _phases(self) -> Iterator[tuple[str, Callable[[Session, Graph], Mapping[str, Any]]]]:
         yield "map", self._map
@@ -197,8 +229,9 @@ class Engine:
         self.reporter.line(f"{phase:<13} {seconds:>8.1f} s  {_shown(evidence)}".rstrip())
 
     def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        figures = self._guard(graph).figures(session)
         maps.create(session, graph)
-        return {"keys": maps.fill(session, graph)}
+        return {"keys": maps.fill(session, graph), "space": figures}
 
     def _shadow(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         shadow.create(session, graph)
@@ -211,21 +244,23 @@ class Engine:
 
     def _copy(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         pace = throttle.Pace()
-        rows = copying.run(
-            self.session,
-            graph,
-            self.options.jobs,
-            self.reporter,
-            lambda: self._pace(session, pace),
-        )
+        figures = self._guard(graph).require_still(session)
+        watch = space.Watch(figures)
+
+        def between_chunks() -> None:
+            watch.require()
+            self._pace(session, pace)
+
+        rows = copying.run(self.session, graph, self.options.jobs, self.reporter, between_chunks)
         catch_up.forget_logged(session, graph)
-        return {"rows": rows}
+        return {"rows": rows, "space": figures}
 
     def _build(self, session: Session, graph: Graph) -> Mapping[str, Any]:
+        figures = self._guard(graph).require_still(session)
         tasks = build.tasks(session, graph)
-        with self._sessions() as sessions:
+        with self._sessions() as sessions, space.Watch(figures).over(sessions):
             build.run(sessions, tasks, self.reporter, gate=self._gate(session), observer=session)
-        return {"objects": len(tasks)}
+        return {"objects": len(tasks), "space": figures}
 
     def _catch_up(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         return {"rows": self._until_small(session, graph, FORWARD)}
@@ -405,6 +440,24 @@ class Engine:
                 )
             self._end(session, journal.kept_graph(change), FORWARD, "aborted")
 
+    def _take_back(self) -> bool:
+        """End a change that filled a disk, as abort does; False when there is nothing to end."""
+        with self.session() as session:
+            change = journal.load(session, self.name) if journal.exists(session) else None
+            if change is None or change.status != "running":
+                return False
+            graph = journal.kept_graph(change)
+            try:
+                self._end(session, graph, FORWARD, "aborted")
+            except DiskFull:
+                # Without room for one more row in the journal: what gives space back comes first. A change
+                # without phases begins at the first one, should this be as far as it gets.
+                with session.transaction():
+                    journal.forget_phases(session, self.name)
+                    self._drop(session, graph, FORWARD)
+                journal.set_status(session, self.name, "aborted")
+            return True
+
     def _require_swapped(self, session: Session) -> Graph:
         change = journal.load(session, self.name)
         graph = journal.kept_graph(change) if change else None
@@ -426,10 +479,7 @@ class Engine:
         while True:
             try:
                 with session.transaction():
-                    session.execute("SELECT set_config('lock_timeout', '200ms', true)")
-                    if graph is not None:
-                        capture.remove(session, graph, direction)
-                    self._drop_schemas(session)
+                    self._drop(session, graph, direction)
                     journal.set_status(session, self.name, status)
             except LockNotAvailable as error:
                 self.reporter.line(f"waits for a lock to be {status}: {error.message}")
@@ -437,6 +487,12 @@ class Engine:
                 pause = min(5.0, pause * 2)
             else:
                 return
+
+    def _drop(self, session: Session, graph: Graph | None, direction: Direction) -> None:
+        session.execute("SELECT set_config('lock_timeout', '200ms', true)")
+        if graph is not None:
+            capture.remove(session, graph, direction)
+        self._drop_schemas(session)
 
     def _drop_schemas(self, session: Session) -> None:
         for name in (self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema):

@@ -19,10 +19,17 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
 _CANCEL_AGAIN_SECONDS = 0.05
 
+# How long clients may queue behind an attempt.
+MOMENT_MILLISECONDS = 300
+
 
 @contextmanager
 def locked(
-    session: Session, tables: Sequence[sql.Identifier], mode: sql.SQL, *, milliseconds: int = 300
+    session: Session,
+    tables: Sequence[sql.Identifier],
+    mode: sql.SQL,
+    *,
+    milliseconds: int = MOMENT_MILLISECONDS,
 ) -> Iterator[None]:
     """A transaction that holds `mode` on all tables, or raises LockNotAvailable.
 
