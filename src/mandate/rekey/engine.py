@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mandate.errors import (
-    CheckFailed,
-    DiskFull,
-    LockNotAvailable,
-    NeedsPerson,
-    RolledBack,
-    UsageError,
-)
+from mandate.errors import CheckFailed, DiskFull, LockNotAvailable, NeedsPerson, RolledBack, UsageError
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -168,18 +161,21 @@ class Engine:
             journal.set_status(session, self.name, "running")
         graph = journal.kept_graph(change) if change.status == "running" else None
         if graph is None:
-            graph = self._discover(session)
-            self._require_space(session, graph)
+            try:
+                graph = self._discover(session)
+                self._guard(graph).begin(session, self.reporter)
+            except (CheckFailed, space.NotEnoughSpace):
+                journal.set_status(session, self.name, "aborted")
+                raise
             journal.keep_graph(session, graph)
         elif "build" not in journal.done(session, self.name):
-            self._guard(graph).require(session, begun=True)
+            self._guard(graph).resume(session)
         return graph
 
     def _discover(self, session: Session) -> Graph:
         graph = discover(session, self.spec)
         problems = [text for text in refuse.problems(session, graph) if text not in self.options.accept]
         if problems:
-            journal.set_status(session, self.name, "aborted")
             raise CheckFailed(
                 f"{len(problems)} objects cannot be carried over:\n" + "\n".join(f"  {p}" for p in problems),
                 hint="drop or change them; or --accept the text of one that you have looked at",
@@ -189,15 +185,6 @@ class Engine:
 
     def _guard(self, graph: Graph) -> space.Guard:
         return space.Guard(self.target, graph, self.options.jobs, self.options.force_space)
-
-    def _require_space(self, session: Session, graph: Graph) -> None:
-        try:
-            figures = self._guard(graph).require(session)
-        except space.NotEnoughSpace:
-            journal.set_status(session, self.name, "aborted")
-            raise
-        for text in space.unknown(figures):
-            self.reporter.line(text)
 
     def _phases(self) -> Iterator[tuple[str, Callable[[Session, Graph], Mapping[str, Any]]]]:
         yield "map", self._map

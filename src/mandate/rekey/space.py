@@ -16,6 +16,7 @@ from typing import Any
 
 from mandate.errors import DatabaseError, DiskFull, MandateError, MigrationFailed, NeedsPerson
 from mandate.postgres.connection import Session, Target
+from mandate.progress import Reporter
 from mandate.rekey import forecast
 from mandate.rekey.model import Graph
 
@@ -44,12 +45,18 @@ class Guard:
     jobs: int
     forced: bool = False
 
-    def require(self, session: Session, *, begun: bool = False) -> dict[str, Any]:
-        """Figures for the journal. Raises NotEnoughSpace; `begun`: what was done before stays."""
+    def begin(self, session: Session, reporter: Reporter) -> None:
+        """Before anything is created. Says what is not known from here. Raises NotEnoughSpace."""
         figures = self.figures(session)
         if short := _short(figures):
-            raise _refusal(short, begun)
-        return figures
+            raise _refusal(short, begun=False)
+        for said in unknown(figures):
+            reporter.line(said)
+
+    def resume(self, session: Session) -> None:
+        """Before a change is gone on with. Raises NotEnoughSpace; what was done before stays."""
+        if short := _short(self.figures(session)):
+            raise _refusal(short, begun=True)
 
     def require_still(self, session: Session) -> dict[str, Any]:
         """The same on the way, where too little space means that the change is taken back: DiskFull."""
