@@ -15,16 +15,16 @@ organization:
   name: Acme
   description: An example
 domains:
-  - domain: finance
+  - domain: billing
     description: Payments and refunds
     scopes:
-      - scope_id: finance.prod.payments
+      - scope_id: billing.prod.payments
         environment: prod
         service: payments
         owning_team: Payments
-      - scope_id: finance.default
+      - scope_id: billing.default
     specs:
-      - spec_id: finance.refund
+      - spec_id: billing.refund
         intent: issue_refund
         stage: pre_commit
         allowed_verdicts: [ALLOW, PAUSE, BLOCK, OBSERVE]
@@ -46,16 +46,16 @@ domains:
     policies:
       - id: pause-large
         name: A person looks at large refunds
-        spec_id: finance.refund
-        scope_id: finance.prod.payments
+        spec_id: billing.refund
+        scope_id: billing.prod.payments
         conditions:
           - field: amount
             operator: ">"
             value: 500
         verdict: PAUSE
       - id: block-unverified
-        spec_id: finance.refund
-        scope_id: finance.default
+        spec_id: billing.refund
+        scope_id: billing.default
         conditions:
           - {field: customer_verified, operator: "==", value: false}
           - {field: channel, operator: in, value: [web, phone]}

@@ -36,9 +36,9 @@ def test_a_whole_file_has_no_defect() -> None:
         ("  name: Acme", "  nam: Acme", "3:3", "no key 'nam' here: name?"),
         ("  name: Acme", "  name: 12", "3:9", "a text is needed, not 12: quote it"),
         ("  name: Acme", '  name: " Acme"', "3:9", "space at an end"),
-        ("  - domain: finance", "  - domain: Finance & Billing", "6:13", "a to z"),
-        ("- scope_id: finance.default\n", "- scope_id: logistics.default\n", "13:19", "finance."),
-        ("- scope_id: finance.default\n", "- scope_id: finance.prod.payments\n", "13:9", "here twice"),
+        ("  - domain: billing", "  - domain: Finance & Billing", "6:13", "a to z"),
+        ("- scope_id: billing.default\n", "- scope_id: logistics.default\n", "13:19", "billing."),
+        ("- scope_id: billing.default\n", "- scope_id: billing.prod.payments\n", "13:9", "here twice"),
         ("        intent: issue_refund\n", "", "15:9", "`intent` is missing"),
         ("stage: pre_commit", "stage: before", "17:16", "'pre_commit'"),
         ("[ALLOW, PAUSE, BLOCK, OBSERVE]", "[ALLOW, PAUSE, block]", "18:42", "'BLOCK'"),
@@ -82,7 +82,7 @@ def test_a_defect_says_where_it_is(old: str, new: str, place: str, words: str) -
 def test_all_defects_are_told_together_in_the_order_of_the_file() -> None:
     text = changed("name: Acme", "name: 1")
     text = changed("stage: pre_commit", "stage: before", text)
-    text = changed("- scope_id: finance.default\n", "- scope_id: default\n", text)
+    text = changed("- scope_id: billing.default\n", "- scope_id: default\n", text)
     text = changed("value: 500", "value: .nan", text)
     text = changed("[web, phone, no]", "[web, web]", text)
     found = defects(text)
@@ -210,15 +210,15 @@ def test_policies_for_a_replay(tmp_path: Path) -> None:
     whole.write_text(WHOLE)
     policies = WHOLE.split("    policies:\n")[1].split("  - domain: logistics")[0]
     bare.write_text("\n".join(line[6:] for line in policies.splitlines()))
-    nobody.write_text("mandate: 1\ndomains:\n  - domain: finance\n    policies:\n" + policies)
+    nobody.write_text("mandate: 1\ndomains:\n  - domain: billing\n    policies:\n" + policies)
     found = [read_policies(path) for path in (whole, bare, nobody)]
     assert [len(each) for each in found] == [1, 1, 1]
-    assert [each[0].domain for each in found] == ["finance", "", "finance"]
+    assert [each[0].domain for each in found] == ["billing", "", "billing"]
     assert [each[0].organization for each in found] == ["Acme", None, None]
     assert found[0][0].policies == found[1][0].policies == found[2][0].policies
     assert [policy.policy_id for policy in found[0][0].policies] == ["pause-large", "block-unverified"]
     with pytest.raises(InvalidDocument) as refused:
-        check_policies(found[1][0], Surroundings("finance", {}, {"finance.default"}))
+        check_policies(found[1][0], Surroundings("billing", {}, {"billing.default"}))
     places = [(defect["line"], defect["pointer"]) for defect in refused.value.fields["defects"]]
     assert places == [(3, "/0/spec_id"), (4, "/0/scope_id"), (11, "/1/spec_id")]
 

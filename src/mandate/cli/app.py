@@ -31,6 +31,7 @@ COMMANDS = {
     "demo": "demo",
     "doctor": "doctor",
     "serve": "serve",
+    "apply": "apply",
     "rekey": "rekey",
     "db": "db",
 }

@@ -1,0 +1,2 @@
+INSERT INTO mandate.organizations (organization_id, name, description, metadata)
+VALUES (%(organization_id)s::text::uuid, %(name)s, %(description)s, %(metadata)s)
