@@ -18,7 +18,9 @@ def _read(*path: str) -> bytes:
 SCHEMA_VERSION = _read("schema_version.sql")
 
 
-STATEMENTS = ("decisions", "decision", "verdicts", "timeline", "domains")
+STATEMENTS = ("decisions", "decision", "verdicts", "timeline", "domains", "recorded")
+# What only one version can say, without the shared relations.
+OWN_STATEMENTS = ("catalogue", "record", "reserve", "resolve_domain", "resolve_scope")
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,7 @@ class Dialect:
 
     version: int
     statements: Mapping[str, bytes]
-    resolve_domain: bytes
-    resolve_scope: bytes
+    own: Mapping[str, bytes]
 
 
 def _load(version: int) -> Dialect:
@@ -37,8 +38,7 @@ def _load(version: int) -> Dialect:
     return Dialect(
         version,
         {name: relations + _read(f"{name}.sql") for name in STATEMENTS},
-        _read(folder, "resolve_domain.sql"),
-        _read(folder, "resolve_scope.sql"),
+        {name: _read(folder, f"{name}.sql") for name in OWN_STATEMENTS},
     )
 
 

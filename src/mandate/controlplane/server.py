@@ -17,9 +17,11 @@ from pathlib import Path
 import psutil
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from mandate.controlplane import logs
 from mandate.controlplane.api.app import application
+from mandate.controlplane.recorder import LANES
 from mandate.errors import ServiceFailed, UsageError
 from mandate.postgres.connection import Target
 from mandate.postgres.embedded_host import holder
@@ -58,17 +60,18 @@ def run(
         log_file = logs.open_log(settings.log_dir)
         port = sockets[0].getsockname()[1]
         listening = Listening(_url(sockets[0]), port, os.getpid(), log_file)
-        pool = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
+        reading = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
+        writing = Pool(target, application_name=APPLICATION_NAME, size=LANES + 1, writing=True)
         with _pid_file(pid_file):
-            _serve(pool, sockets, lambda: announce(listening))
+            _serve(application(reading, writing), sockets, lambda: announce(listening))
     finally:
         for each in sockets:
             each.close()
 
 
-def _serve(pool: Pool, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
+def _serve(app: FastAPI, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
     config = uvicorn.Config(
-        application(pool),
+        app,
         http="h11",
         ws="none",
         lifespan="on",

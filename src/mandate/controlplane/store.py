@@ -106,6 +106,20 @@ class Store:
         """The latest verdict on a decision as JSON text, None when there is none."""
         return await self._adapting(lambda dialect: self._one(dialect, "verdicts", decision_id))
 
+    async def own(self, statement: str, params: Mapping[str, Any]) -> tuple[int, list[Row]]:
+        """Rows of a statement that each version has its own of, and the version that answered."""
+
+        async def ask(dialect: Dialect) -> tuple[int, list[Row]]:
+            return dialect.version, await self._pool.rows(dialect.own[statement], params)
+
+        return await self._adapting(ask)
+
+    async def shared(self, statement: str, params: Mapping[str, Any]) -> list[Row]:
+        """Rows of a statement that all versions share."""
+        return await self._adapting(
+            lambda dialect: self._pool.rows(dialect.statements[statement], {**NO_FILTERS, **params})
+        )
+
     async def _adapting(self, operation: Callable[[Dialect], Awaitable[T]]) -> T:
         try:
             return await operation(self._dialect or await self._detect())
@@ -143,11 +157,11 @@ class Store:
         """The keys that the filters on domain and scope mean; None when one means nothing that exists."""
         keys: dict[str, list[str]] = {}
         if selection.domain is not None:
-            found = await self._resolve(dialect.resolve_domain, selection.domain)
+            found = await self._resolve(dialect.own["resolve_domain"], selection.domain)
             keys["domain_keys"] = [row["key"] for row in found]
             keys["domain_organizations"] = [row["organization_id"] for row in found]
         if selection.scope_id is not None:
-            found = await self._resolve(dialect.resolve_scope, selection.scope_id)
+            found = await self._resolve(dialect.own["resolve_scope"], selection.scope_id)
             keys["scope_keys"] = [row["key"] for row in found]
         return keys if all(keys.values()) else None
 

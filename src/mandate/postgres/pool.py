@@ -1,4 +1,4 @@
-"""A pool of read-only asynchronous connections for a service that outlives its database's restarts."""
+"""A pool of asynchronous connections for a service that outlives its database's restarts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from mandate.postgres.connection import Params, Query, Row, Target, translate, t
 _SERVER_SETTINGS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
-    # Optional filters fold away only in a plan made for the values at hand.
-    "plan_cache_mode": "force_custom_plan",
     "idle_in_transaction_session_timeout": "60s",
 }
+# Optional filters fold away only in a plan made for the values at hand.
+_READING = {"plan_cache_mode": "force_custom_plan"}
 _READ_ONLY = "-c default_transaction_read_only=on"
+# The same few statements for ever, over arrays of any length: planned once.
+_WRITING = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
 
 # Notice a peer that vanished without a word.
 _CLIENT_SETTINGS: dict[str, Any] = {
@@ -34,7 +36,7 @@ _CLIENT_SETTINGS: dict[str, Any] = {
 
 
 class Pool:
-    """Read-only autocommit connections; every method raises errors.DatabaseError or a subclass.
+    """Autocommit connections, read-only unless `writing`; methods raise errors.DatabaseError or a subclass.
 
     `target` is asked again for each new connection: an embedded server may come back on another port.
     """
@@ -47,15 +49,18 @@ class Pool:
         size: int,
         statement_timeout_seconds: float = 10.0,
         wait_seconds: float = 3.0,
+        writing: bool = False,
     ) -> None:
         self._target = target
+        self._writing = writing
         self._application_name = application_name
         self._statement_timeout_ms = round(statement_timeout_seconds * 1000)
         self._pool: AsyncConnectionPool[AsyncConnection[Row]] = AsyncConnectionPool(
             self._conninfo,
             connection_class=AsyncConnection[Row],
             kwargs={"autocommit": True, "row_factory": dict_row},
-            check=AsyncConnectionPool.check_connection,
+            # A writer does without the round trip: it knows what to do when its connection is lost.
+            check=None if writing else AsyncConnectionPool.check_connection,
             min_size=1,
             max_size=size,
             max_waiting=50 * size,
@@ -69,9 +74,11 @@ class Pool:
 
     def _conninfo(self) -> str:
         target = self._target()
-        settings = {"statement_timeout": str(self._statement_timeout_ms), **_SERVER_SETTINGS}
+        own = _WRITING if self._writing else _READING
+        settings = {"statement_timeout": str(self._statement_timeout_ms), **_SERVER_SETTINGS, **own}
         ours = (f"-c {name}={value}" for name, value in settings.items())
-        options = " ".join([*ours, target.parameters.get("options", ""), _READ_ONLY])
+        read_only = () if self._writing else (_READ_ONLY,)
+        options = " ".join([*ours, target.parameters.get("options", ""), *read_only])
         return make_conninfo(
             "",
             **{
@@ -99,7 +106,7 @@ class Pool:
         await self.close()
 
     async def rows(self, query: Query, params: Params = None) -> list[Row]:
-        """All rows of one read-only statement. It runs once more when its connection turns out to be lost."""
+        """All rows of one statement that may run twice: it does when its connection turns out to be lost."""
         with translated():
             async with self._pool.connection() as connection:
                 try:
@@ -107,8 +114,13 @@ class Pool:
                 except OperationalError as error:
                     if not isinstance(translate(error), DatabaseUnavailable):
                         raise
+            await self._pool.check()
             async with self._pool.connection() as connection:
                 return await _fetch(connection, query, params)
+
+    def statistics(self) -> dict[str, int]:
+        """Figures of the pool by psycopg_pool's names (pool_size, pool_available, requests_waiting, ...)."""
+        return self._pool.get_stats()
 
 
 async def _fetch(connection: AsyncConnection[Row], query: Query, params: Params) -> list[Row]:

@@ -39,6 +39,7 @@ class Exchange:
     request_id: str = field(default_factory=lambda: str(uuid4()))
     started: float = field(default_factory=time.perf_counter)
     status: int | None = None
+    decision_id: str | None = None
     problem: str | None = None
     reason: str | None = None
     cause: BaseException | None = None
@@ -148,6 +149,8 @@ def _log(method: str, scope: Scope, current: Exchange) -> None:
         "status": current.status,
         "ms": round((time.perf_counter() - current.started) * 1000, 2),
     }
+    if current.decision_id:
+        fields["decision_id"] = current.decision_id
     if current.problem:
         fields["problem"] = current.problem
     if current.cause is not None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from mandate.controlplane.intake import MAX_NAME, MAX_TEXT
 from mandate.controlplane.model import Stage, Verdict
 
 _EXAMPLE: dict[str, Any] = {
@@ -24,6 +25,7 @@ _EXAMPLE: dict[str, Any] = {
     "spec_id": "finance.refund",
     "spec_version": 1,
 }
+_POSTED_EXAMPLE = {key: value for key, value in _EXAMPLE.items() if not key.startswith("spec")}
 _VERDICT_EXAMPLE: dict[str, Any] = {
     "verdict_id": "0b0f6e0e-54c1-4f6c-8a94-0f5b5b2f3c21",
     "organization_id": "00000000-0000-0000-0000-000000000001",
@@ -138,6 +140,46 @@ class Domain(BaseModel):
     description: str | None
     metadata: dict[str, Any]
     created_at: datetime
+
+
+class PostedDecision(BaseModel):
+    """What an agent is about to do, as it is posted.
+
+    What is missing of organization_id, domain, intent and stage is never inferred: the decision is recorded
+    with the verdict OBSERVE.
+    """
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {"examples": [_POSTED_EXAMPLE]},
+    }
+
+    decision_id: UUID | None = Field(
+        None, description="the caller's own, so that it can be posted again; made up where it is missing"
+    )
+    organization_id: UUID | None = None
+    domain: str | None = Field(None, max_length=MAX_NAME, description="its name, or the UUID it once had")
+    intent: str | None = Field(None, max_length=MAX_NAME)
+    stage: Stage | None = None
+    actor: str = Field(min_length=1, max_length=MAX_NAME)
+    target: str = Field(min_length=1, max_length=MAX_NAME)
+    context: dict[str, Any] | None = Field(None, description="signals and evidence")
+    scope: dict[str, Any] | None = Field(
+        None, description="service, agent, system, environment, tenant and evidence"
+    )
+    timestamp: datetime | None = Field(
+        None, description="the caller's time; that of receipt where it is missing"
+    )
+    unstructured_context: str | None = Field(
+        None, max_length=MAX_TEXT, description="text that may populate signals which context leaves out"
+    )
+
+
+class Judged(BaseModel):
+    """A decision and its verdict."""
+
+    decision: Decision
+    verdict: VerdictDocument
 
 
 class Decisions(BaseModel):

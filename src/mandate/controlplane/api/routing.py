@@ -1,0 +1,110 @@
+"""What routes have in common: how they are declared, and how JSON and refusals leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mandate.controlplane.api import cursor, query, schemas
+from mandate.controlplane.api.problems import MALFORMED_PARAMETER, MEDIA_TYPE, Kind, Problem
+from mandate.controlplane.catalogue import Catalogue
+from mandate.controlplane.recorder import Recorder
+from mandate.controlplane.store import Page, Selection, Store
+from mandate.postgres.pool import Pool
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_DECISION_ID = {
+    "name": "decision_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "format": "uuid"},
+    "example": "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10",
+}
+
+
+@dataclass(frozen=True)
+class Services:
+    """What handlers work with: the record, what decides, and what writes. `writing` is its pool."""
+
+    store: Store
+    catalogue: Catalogue
+    recorder: Recorder
+    writing: Pool
+
+
+def get(
+    router: APIRouter,
+    path: str,
+    handler: Handler,
+    model: type[Any],
+    parameters: tuple[query.Parameter, ...] = (),
+) -> None:
+    """A route that reads."""
+    described = [parameter.openapi() for parameter in parameters]
+    single = "{" in path
+    router.add_api_route(
+        path,
+        handler,
+        response_class=Response,
+        responses={200: {"model": model}, **(problems(404) if single else {})},
+        openapi_extra={"parameters": [*path_parameters(path), *described]},
+    )
+
+
+def path_parameters(path: str) -> list[dict[str, Any]]:
+    """The OpenAPI description of what stands in braces in a path."""
+    return [_DECISION_ID] if "{decision_id}" in path else []
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Problem answers for an OpenAPI description."""
+    schema = schemas.ProblemDocument.model_json_schema()
+    return {
+        status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses
+    }
+
+
+async def list_page(
+    request: Request,
+    parameters: tuple[query.Parameter, ...],
+    order: cursor.Order,
+    read: Callable[[Selection], Awaitable[Page]],
+    fixed: Mapping[str, str] | None = None,
+) -> Response:
+    """A page as `{"<name>": [...], "next_cursor": ...}`."""
+    chosen = query.selection(request.scope["query_string"], parameters, order, fixed)
+    page = await read(chosen)
+    following = json.dumps(query.next_cursor(chosen, page.end, order))
+    return json_response(f'{{"{order.name}": [{", ".join(page.rows)}], "next_cursor": {following}}}')
+
+
+def json_response(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON text as an answer."""
+    return Response(body, status, headers, media_type="application/json")
+
+
+def uuid_in_path(request: Request, name: str) -> str:
+    """A UUID of the path, lower case. Raises Problem (400)."""
+    try:
+        return query.uuid(request.path_params[name])
+    except ValueError as wanted:
+        raise Problem(MALFORMED_PARAMETER, f"{name}: {wanted}", {"parameter": name}) from None
+
+
+def no_parameters(request: Request) -> None:
+    """Refuse a query string. Raises Problem (400)."""
+    query.parse(request.scope["query_string"], ())
+
+
+def found(body: str | None, kind: Kind, what: str) -> str:
+    """The body, or Problem of that kind."""
+    if body is None:
+        raise Problem(kind, what)
+    return body

@@ -1,0 +1,291 @@
+"""Group commit: decisions that arrive together are written by one statement, in one transaction.
+
+A decision is answered only after its rows are committed. What is posted twice is recorded once: the statement
+leaves an existing decision_id alone, so any group may be sent again when nobody knows what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from mandate.controlplane.catalogue import Catalogue, Entry, Judge, Key
+from mandate.controlplane.dialect import DIALECTS, may_be_outdated
+from mandate.controlplane.intake import Posted
+from mandate.controlplane.recording import (
+    NOBODY,
+    UNATTRIBUTED,
+    Recording,
+    given_attribution,
+    judged,
+    place,
+)
+from mandate.controlplane.store import SchemaChanging, Store
+from mandate.errors import DatabaseError, DatabaseUnavailable, MandateError
+from mandate.postgres import arrays
+from mandate.postgres.pool import Pool
+
+LANES = 2  # statements under way at a time
+MOST_IN_GROUP = 128
+MOST_BYTES_IN_GROUP = 4 * 1024 * 1024
+_ATTEMPTS = 8
+
+
+class Refused(MandateError):
+    """A decision that cannot be recorded as it is; the message says why."""
+
+
+class UnknownDomain(Refused):
+    """The organization or the domain does not exist."""
+
+    code = "unknown-domain"
+
+
+class NoActiveSpec(Refused):
+    """No active spec governs the intent at that stage."""
+
+    code = "no-active-spec"
+
+
+class NoPolicySnapshot(Refused):
+    """The domain has no policy snapshot yet."""
+
+    code = "no-policy-snapshot"
+
+
+class DecisionConflict(Refused):
+    """The decision_id is taken by a decision that says something else."""
+
+    code = "decision-conflict"
+
+
+class CatalogueMoving(DatabaseError):
+    """Specs, scopes or snapshots changed each time the decision was about to be written."""
+
+    code = "catalogue-moving"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """JSON texts of what is in the record now; `created` is False when it was there before."""
+
+    created: bool
+    decision: str
+    verdict: str
+
+
+class _Stale(Exception):
+    """Not written: the decision was judged by something that is not the newest any more."""
+
+
+class _Present(Exception):
+    """Not written: the decision_id is there already."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    recording: Recording
+    answer: asyncio.Future[tuple[str, str]]
+
+
+class Recorder:
+    """Judges posted decisions and writes them. `pool` is a writing one."""
+
+    def __init__(self, pool: Pool, store: Store, catalogue: Catalogue, *, lanes: int = LANES) -> None:
+        self._pool = pool
+        self._store = store
+        self._catalogue = catalogue
+        self._lanes = lanes
+        self._waiting: deque[_Waiting] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self.on_group: Callable[[int], None] = lambda _size: None
+
+    async def record(self, posted: Posted) -> Recorded:
+        """Judge and write one decision, or find it recorded already.
+
+        Raises Refused, DatabaseError (nothing was written, or nobody knows: post it again) or NotMandate.
+        """
+        fresh = False
+        for _attempt in range(_ATTEMPTS):
+            recording = await self._judged(posted, fresh=fresh)
+            waiting = _Waiting(recording, asyncio.get_running_loop().create_future())
+            self._waiting.append(waiting)
+            self._start()
+            try:
+                decision, verdict = await waiting.answer
+            except _Stale:
+                fresh = True
+            except _Present:
+                return await self._present(recording)
+            else:
+                return Recorded(True, decision, verdict)
+        raise CatalogueMoving("specs, scopes or snapshots change faster than a decision can be written")
+
+    async def _judged(self, posted: Posted, *, fresh: bool) -> Recording:
+        key, complete = place(posted), given_attribution(posted) is None
+        entry = None if fresh else self._catalogue.get(key)
+        known = entry is not None
+        if entry is None:
+            entry = await self._catalogue.load(key) or await self._reserve(key)
+        judge = self._judge(posted, entry) if complete else None
+        if (complete and judge is None) or entry.snapshot_id is None:
+            if known:  # the database may know better by now
+                return await self._judged(posted, fresh=True)
+            raise _missing(posted, entry)
+        return judged(posted, entry, judge)
+
+    @staticmethod
+    def _judge(posted: Posted, entry: Entry) -> Judge | None:
+        return entry.judge(posted.intent, posted.stage) if posted.intent and posted.stage else None
+
+    async def _reserve(self, key: Key) -> Entry:
+        """The entry of the place for what is not attributed, made when it is first needed."""
+        if key.domain == UNATTRIBUTED:
+            params = {
+                "organization_id": key.organization_id,
+                "nobody": NOBODY,
+                "name": "Unattributed (no organization was given)",
+                "domain": UNATTRIBUTED,
+                "snapshot_id": str(uuid5(NAMESPACE_URL, f"urn:mandate:unattributed:{key.organization_id}")),
+            }
+            version = await self._store.schema_version()
+            if version is not None:
+                await self._pool.rows(DIALECTS[version].own["reserve"], params)
+                entry = await self._catalogue.load(key)
+                if entry is not None:
+                    return entry
+        raise UnknownDomain(f"there is no domain {key.domain!r} in organization {key.organization_id}")
+
+    async def _present(self, recording: Recording) -> Recorded:
+        posted, columns = recording.posted, recording.columns
+        given = given_attribution(posted)
+        rows = await self._store.shared(
+            "recorded",
+            {
+                **{name: columns[name] for name in ("decision_id", "organization_id", "domain", "intent")},
+                **{name: columns[name] for name in ("stage", "actor", "target", "body")},
+                "timestamp": posted.timestamp.isoformat() if posted.timestamp else None,
+                "text": posted.text,
+                "given": json.dumps(given) if given else None,
+            },
+        )
+        decision = await self._store.decision(posted.decision_id)
+        verdict = await self._store.verdict(posted.decision_id)
+        if not rows or not rows[0]["same"] or decision is None or verdict is None:
+            raise DecisionConflict(f"decision {posted.decision_id} is recorded with another body")
+        return Recorded(False, decision, verdict)
+
+    def _start(self) -> None:
+        if len(self._running) < self._lanes:
+            task = asyncio.create_task(self._work())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            await self._write(self._take())
+
+    def _take(self) -> list[_Waiting]:
+        """The next group: of one schema version, no decision_id twice, bounded in number and in bytes."""
+        group: list[_Waiting] = []
+        later: list[_Waiting] = []
+        seen: set[str] = set()
+        size = 0
+        while self._waiting and len(group) < MOST_IN_GROUP and size < MOST_BYTES_IN_GROUP:
+            waiting = self._waiting.popleft()
+            decision_id = waiting.recording.posted.decision_id
+            fits = not group or waiting.recording.entry.version == group[0].recording.entry.version
+            if fits and decision_id not in seen:
+                group.append(waiting)
+                seen.add(decision_id)
+                size += len(waiting.recording.posted.body)
+            else:
+                later.append(waiting)
+        self._waiting.extendleft(reversed(later))
+        # Two groups that share decisions lock them in the same order.
+        group.sort(key=lambda waiting: waiting.recording.posted.decision_id)
+        return group
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        version = group[0].recording.entry.version
+        try:
+            params = parameters([waiting.recording for waiting in group])
+            rows = await self._pool.rows(DIALECTS[version].own["record"], params)
+        except DatabaseError as error:
+            await self._refused(group, version, error)
+        except Exception as error:  # noqa: BLE001 - every caller must hear of it
+            _give(group, error)
+        else:
+            self.on_group(len(group))
+            for row in rows:
+                _settle(group[row["place"]].answer, row)
+
+    async def _refused(self, group: Sequence[_Waiting], version: int, error: DatabaseError) -> None:
+        """Nothing of the group was written. In another dialect, or each alone, most of it may be."""
+        try:
+            if may_be_outdated(error.sqlstate) and await self._store.schema_version() != version:
+                self._catalogue.forget()
+                _give(group, _Stale())
+                return
+        except DatabaseError as later:
+            error = later
+        if len(group) == 1 or isinstance(error, DatabaseUnavailable) or error.sqlstate == "57014":
+            changing = may_be_outdated(error.sqlstate)
+            _give(group, SchemaChanging(error.message, **error.fields) if changing else error)
+            return
+        for waiting in group:
+            await self._write([waiting])
+
+
+def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
+    """The arrays of record.sql: a row for each recording, and one for each entry that they were judged by."""
+    entries: dict[int, tuple[int, Entry]] = {}
+    judged_by = []
+    for each in recordings:
+        at, _ = entries.setdefault(id(each.entry), (len(entries), each.entry))
+        judged_by.append(str(at))
+    known = [entry for _, entry in entries.values()]
+    columns: dict[str, list[str | None]] = {
+        "place": [str(at) for at in range(len(recordings))],
+        "judged_by": [*judged_by],
+        "k_place": [str(at) for at in range(len(known))],
+        "k_organization_id": [entry.organization_id for entry in known],
+        "k_domain": [entry.domain for entry in known],
+        "k_domain_key": [entry.domain_key for entry in known],
+        "k_snapshot_id": [entry.snapshot_id for entry in known],
+        "k_scopes": [str(entry.scopes) for entry in known],
+        "k_specs": [str(entry.specs) for entry in known],
+    }
+    for name in recordings[0].columns:
+        columns[name] = [each.columns[name] for each in recordings]
+    return {name: arrays.literal(values) for name, values in columns.items()}
+
+
+def _missing(posted: Posted, entry: Entry) -> Refused:
+    if entry.snapshot_id is None:
+        return NoPolicySnapshot(f"domain {entry.domain} has no policy snapshot")
+    return NoActiveSpec(
+        f"no active spec of domain {entry.domain} governs intent {posted.intent!r} at stage {posted.stage}"
+    )
+
+
+def _settle(answer: asyncio.Future[tuple[str, str]], row: Mapping[str, Any]) -> None:
+    if answer.done():
+        return
+    if not row["fresh"]:
+        answer.set_exception(_Stale())
+    elif row["decision"] is None:
+        answer.set_exception(_Present())
+    else:
+        answer.set_result((row["decision"], row["verdict"]))
+
+
+def _give(group: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)
