@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mandate.cli import options, output, rekey_plan, run_text
-from mandate.cli.output import Format, seconds
+from mandate.cli import options, output, rekey_load, rekey_plan
+from mandate.cli.output import Format
 from mandate.errors import NeedsPerson
 from mandate.postgres import lock
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
 from mandate.rekey import cutover as cutting_over
-from mandate.rekey import engine, forecast, journal, refuse, spec
+from mandate.rekey import engine, forecast, journal, load, refuse, spec
 from mandate.rekey.discover import discover
 
 app = typer.Typer(
@@ -26,7 +25,10 @@ app = typer.Typer(
 )
 
 SpecFile = Annotated[Path, typer.Argument(help="The spec, a TOML file; see docs/reference/rekey-spec.md.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; processors.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; half the processors online, else all."),
+]
 Accept = Annotated[
     list[str] | None, typer.Option("--accept", help="The text of a problem that you have looked at.")
 ]
@@ -100,14 +102,22 @@ def run(
     force_space: Annotated[
         bool, typer.Option("--force-space", help="Begin although the new tables seem not to fit the disk.")
     ] = False,
+    max_lag: rekey_load.MaxLag = None,
+    max_wal_rate: rekey_load.MaxWalRate = None,
+    max_sessions: rekey_load.MaxSessions = None,
+    max_latency: rekey_load.MaxLatency = None,
+    no_throttle: rekey_load.NoThrottle = False,
 ) -> int:
     """Build the new tables beside the old ones, keep them in step, prove them equal, swap.
 
     Run it again after a crash: it goes on. Afterwards the old tables are kept in step until finalize.
+    It slows down, or waits, while replication, WAL, sessions or commits are beyond a limit.
     """
     asked = _load(file, dsn, config)
+    limits = rekey_load.limits(max_lag, max_wal_rate, max_sessions, max_latency, no_throttle)
     chosen = engine.Options(
-        jobs=jobs or os.cpu_count() or 1,
+        jobs=jobs or _jobs(limits),
+        limits=limits,
         accept=frozenset(accept or ()),
         swap=cutting_over.Options(deadline_seconds=deadline, attempts=attempts),
         force_space=force_space,
@@ -120,6 +130,12 @@ def run(
         figures = made.run()
     output.emit(format, "rekey-run", {"phases": figures}, lambda: _swapped(file, asked, figures))
     return 0
+
+
+def _jobs(limits: load.Limits | None) -> int:
+    """With clients at work, half of the processors are theirs."""
+    processors = os.cpu_count() or 1
+    return processors if limits is None else max(1, processors // 2)
 
 
 def _swapped(file: Path, asked: _Asked, figures: dict[str, Any]) -> str:
@@ -183,38 +199,17 @@ def status(
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until nobody works on it.")] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, max=3600, help="Seconds between two looks.")
+    ] = 1.0,
 ) -> int:
-    """Where the change stands, and why it waits."""
+    """Where the change stands, how long it still takes, and why it waits."""
     asked = _load(file, dsn, config)
     name = asked.spec.rekey.name
-    with connect(asked.target, application_name="mandate-status") as session:
-        change = journal.load(session, name)
-        phases = journal.phases(session, name) if change else []
-        why = journal.waiting(session, name) if change else None
-        holder = lock.holder(session)
-    data = {
-        "name": name,
-        "status": change.status if change else None,
-        "waiting": why,
-        "alive": holder is not None,
-        "phases": [vars(phase) for phase in phases],
-    }
-    output.emit(format, "rekey-status", data, lambda: "\n".join(_status(data)))
-    return 0
-
-
-def _status(data: dict[str, Any]) -> Iterator[str]:
-    if data["status"] is None:
-        yield f"There is no key change called {data['name']} in this database."
-        return
-    yield f"{data['name']}: {data['status']}"
-    for phase in data["phases"]:
-        took = phase["evidence"].get("seconds")
-        yield f"  {phase['phase']:<13} {seconds(took) if took is not None else 'under way'}"
-    if data["waiting"]:
-        yield from run_text.wrapped(data["waiting"], "waits: ")
-    if data["status"] == "running" and not data["alive"]:
-        yield "nobody works on it: `mandate rekey run SPEC` goes on"
+    if watch:
+        return rekey_load.follow(asked.target, name, format, interval)
+    return rekey_load.show(asked.target, name, format)
 
 
 def _ask(file: Path, dsn: str | None, config: Path | None, format: Format, said: str, **changes: Any) -> int:

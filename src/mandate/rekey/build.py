@@ -34,6 +34,11 @@ class Task:
     bytes: int
     statements: tuple[sql.Composed, ...]
 
+    @property
+    def effort(self) -> float:
+        """What it costs beside other tasks: sorting an index the most, statistics only look at a sample."""
+        return self.bytes * {0: 4.0, 2: 0.25}.get(self.stage, 1.0)
+
 
 @dataclass(frozen=True)
 class Existing:
@@ -359,17 +364,18 @@ def _states(session: Session, schema: str) -> dict[tuple[str, str], bool]:
 
 @dataclass
 class _Crew:
-    """Who does the tasks, and the bytes of those under way by process of the server."""
+    """Who does the tasks, and the effort of those under way by process of the server."""
 
     sessions: Sequence[Session]
     memory_megabytes: int | None
     gate: Callable[[], None] | None
     observer: Session | None
+    whole: float
     idle: SimpleQueue[Session] = field(default_factory=SimpleQueue)
-    under_way: dict[int, int] = field(default_factory=dict)
+    under_way: dict[int, float] = field(default_factory=dict)
 
     def partly(self) -> float:
-        """Bytes of what is half done."""
+        """Effort that is in what is half done."""
         under_way = dict(self.under_way)
         if self.observer is None or not under_way:
             return 0.0
@@ -392,17 +398,16 @@ def run(
     threads, and may wait or raise. `observer`: another session, to see how far tasks under way are.
     Raises the first error; then no statement is running any more.
     """
-    total = sum(task.bytes for task in tasks)
-    crew = _Crew(sessions, memory_megabytes, gate, observer)
+    crew = _Crew(sessions, memory_megabytes, gate, observer, sum(task.effort for task in tasks) or 1.0)
     for session in sessions:
         crew.idle.put(session)
-    with (reporter or Silent()).task("build", total=total, unit="bytes") as progress:
-        done = 0
+    with (reporter or Silent()).task("build", total=100, unit="%") as progress:
+        done = 0.0
         for _, stage in groupby(sorted(tasks, key=lambda task: task.stage), key=lambda task: task.stage):
             done = _run_stage(crew, list(stage), progress, done)
 
 
-def _run_stage(crew: _Crew, stage: Sequence[Task], progress: ProgressTask, done: int) -> int:
+def _run_stage(crew: _Crew, stage: Sequence[Task], progress: ProgressTask, done: float) -> float:
     with ThreadPoolExecutor(len(crew.sessions)) as pool:
         running = {pool.submit(_run_one, crew, task): task for task in stage}
         try:
@@ -413,10 +418,10 @@ def _run_stage(crew: _Crew, stage: Sequence[Task], progress: ProgressTask, done:
                 )
                 for future in finished:
                     future.result()
-                    done += running[future].bytes
-                    progress.update(done, note=running[future].name)
+                    done += running[future].effort
+                    progress.update(100 * done / crew.whole, note=running[future].name)
                 if not finished:
-                    progress.update(done + crew.partly())
+                    progress.update(100 * (done + crew.partly()) / crew.whole)
         except BaseException:
             _stop(pool, running, crew.sessions)
             raise
@@ -437,7 +442,7 @@ def _run_one(crew: _Crew, task: Task) -> None:
     if crew.gate is not None:
         crew.gate()
     session = crew.idle.get()
-    crew.under_way[session.pid] = task.bytes
+    crew.under_way[session.pid] = task.effort
     try:
         with session.transaction():
             session.execute("SET LOCAL search_path = ''")

@@ -143,7 +143,8 @@ class Engine:
             if phase in journal.done(session, self.name):
                 continue
             self._obey(session)
-            self._wait_for_server(session)
+            if phase != "cutover":
+                self._wait_for_server(session)
             journal.waits(session, self.name, None)
             self._phase(session, graph, phase, task)
 
@@ -362,7 +363,8 @@ class Engine:
         journal.waits(
             session, self.name, f"throttled: works {share:.0%} of the time: {why}" if share < 1 else None
         )
-        pace.rest(share)
+        with self._idle():
+            pace.rest(share)
 
     def _wait_for_server(self, session: Session) -> load.Decision:
         """Until the server's load allows any work at all."""
@@ -374,6 +376,14 @@ class Engine:
                 self.governor.wait(_POLL_SECONDS)
             self._obey(session)
         return decided
+
+    @contextmanager
+    def _idle(self) -> Iterator[None]:
+        if self.governor is None:
+            yield
+        else:
+            with self.governor.idle():
+                yield
 
     @contextmanager
     def _resting(self) -> Iterator[None]:

@@ -10,14 +10,14 @@ _MIB = 1 << 20
 # Seconds of a phase on a slow machine: fixed, and for each MiB of tables and of indexes. Only their ratios
 # matter once a phase has run.
 _COSTS: Mapping[str, tuple[float, float, float]] = {
-    "map": (0.2, 0.002, 0),
+    "map": (0.2, 0.006, 0),
     "shadow": (0.2, 0, 0),
     "capture": (0.2, 0, 0),
     "copy": (0.2, 0.02, 0),
-    "build": (0.3, 0.01, 0.06),
+    "build": (0.3, 0.005, 0.025),
     "catch up": (0.5, 0.001, 0),
-    "foreign keys": (0.3, 0.005, 0),
-    "verify": (0.2, 0.02, 0),
+    "foreign keys": (0.3, 0.006, 0),
+    "verify": (0.2, 0.03, 0),
     "cutover": (0.5, 0, 0),
 }
 # What is believed of the weights before anything has run, as seconds of work.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -13,16 +14,19 @@ from mandate.errors import DatabaseError
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter, Task
 from mandate.rekey import eta, journal
-from mandate.rekey.load import Decision, Limits, Signals, decide, latency_limit, slow
+from mandate.rekey.load import Decision, Limits, Signals, decide, latency_limit, nth_largest, quantile
 from mandate.rekey.signals import Line, Probe, Reader
 
 _PROBE_SECONDS = 0.1
 _READING_SECONDS = 1.0
 # A reading that old says nothing any more.
 _STALE_SECONDS = 10.0
-# When commits stay slow while the change rests for so many readings, it is not the change that slows them.
-_RESTS_UNTIL_NOT_US = 10
-_BASELINE_SAMPLES = 40
+# Probes before the change works, and those that are remembered of when it did not.
+_BASELINE_SAMPLES = 60
+_IDLE_SAMPLES = 400
+_EARLIER_SAMPLES = 100
+# After so long a rest, what the change has done slows nobody any more.
+_SETTLED_SECONDS = 0.3
 
 
 @dataclass
@@ -39,6 +43,13 @@ class _Work:
     note: str | None = None
     rested: float = 0.0
     resting_since: float | None = None
+    idle_since: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing has been worked for a while."""
+        since = self.idle_since
+        return since is not None and time.monotonic() - since > _SETTLED_SECONDS
 
     def seen(self) -> eta.Seen:
         part = min(1.0, self.done / self.total) if self.total else None
@@ -87,52 +98,46 @@ class _RecordedTask:
 
 @dataclass
 class Latency:
-    """What probes took, and what they took before the change worked. Not for more than one thread."""
+    """What probes take, and what they take while the change does not work. Not for more than one thread."""
 
     probe: Probe
     baseline_samples: int
-    baseline: float | None = None
-    unreadable: str | None = None
-    _samples: list[float] = field(default_factory=list)
-    _shown: float = 0.0
-    _resting: list[list[float]] = field(default_factory=list)
+    _idle: deque[float] = field(default_factory=lambda: deque(maxlen=_IDLE_SAMPLES))
+    _last: list[float] = field(default_factory=list)
+    _earlier: deque[float] = field(default_factory=lambda: deque(maxlen=_EARLIER_SAMPLES))
+    _failed: str | None = None
 
-    def measure(self) -> None:
-        """One probe."""
+    def measure(self, idle: bool) -> None:
+        """One probe, `idle`: while the change did not work, and had not just worked."""
         try:
-            self._samples.append(self.probe.milliseconds())
+            taken = self.probe.milliseconds()
         except DatabaseError as error:
-            self.unreadable = error.message
+            self._failed = error.message
+            return
+        self._last.append(taken)
+        if idle:
+            self._idle.append(taken)
 
     @property
-    def ready(self) -> bool:
-        """Whether there is a baseline, or as many probes as make one."""
-        return self.baseline is not None or len(self._samples) >= self.baseline_samples
+    def baseline(self) -> float | None:
+        """What a slow probe takes without the change; None: not measured yet."""
+        return quantile(self._idle, 0.97) if len(self._idle) >= self.baseline_samples else None
 
     def read(self, signals: Signals) -> Signals:
-        """The signals with the latency since the last call that had enough of it."""
-        failed, self.unreadable = self.unreadable, None
-        if self.baseline is None and len(self._samples) >= self.baseline_samples:
-            self.baseline = slow(self._samples)
-        if failed is not None or self.baseline is None:
-            why = failed or "first it is measured without this change"
+        """The signals with the latency: the second slowest of the last second, the fifth of the last ten."""
+        last, self._last = self._last, []
+        failed, self._failed = self._failed, None
+        baseline = self.baseline
+        if failed is not None or baseline is None:
+            why = failed or "it is being measured without this change first"
             return replace(signals, unreadable={**signals.unreadable, "latency": why})
-        if len(self._samples) >= min(8, self.baseline_samples):
-            self._shown = slow(self._samples)
-        return replace(signals, latency=self._shown, baseline=self.baseline)
+        self._earlier += last
+        slow = max(nth_largest(last, 2), nth_largest(self._earlier, 5))
+        return replace(signals, latency=slow, baseline=baseline)
 
-    def decided(self, before: Decision, after: Decision, limit: float | None) -> None:
-        """Take the slowness that stays while the change rests for the server's own."""
-        if self.baseline is None:
-            return
-        taken, self._samples = self._samples, []
-        if before.share > 0 or after.share > 0 or limit is None or self._shown <= limit or not taken:
-            self._resting.clear()
-            return
-        self._resting.append(taken)
-        if len(self._resting) >= _RESTS_UNTIL_NOT_US:
-            self.baseline = slow([each for one in self._resting[_RESTS_UNTIL_NOT_US // 2 :] for each in one])
-            self._resting.clear()
+    def forget(self) -> None:
+        """After a back-off: what was slow before it is no news."""
+        self._earlier.clear()
 
 
 class Governor:
@@ -199,10 +204,20 @@ class Governor:
         """The run waits for somebody: this time says nothing of how fast it is."""
         self._work.resting_since = time.monotonic()
         try:
-            yield
+            with self.idle():
+                yield
         finally:
             self._work.rested += time.monotonic() - self._work.resting_since
             self._work.resting_since = None
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """The run does not work: how the server fares now is how it does without it."""
+        self._work.idle_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._work.idle_since = None
 
     def begin(self, phase: str) -> None:
         """A phase begins."""
@@ -230,13 +245,18 @@ class Governor:
     def _pause(self) -> float:
         if self._limits is None:
             return _READING_SECONDS
-        return _PROBE_SECONDS if self._latency.baseline_samples >= _BASELINE_SAMPLES else 0.01
+        if self._latency.baseline is not None:
+            return _PROBE_SECONDS
+        return 0.05 if self._latency.baseline_samples >= _BASELINE_SAMPLES else 0.01
 
     def _look(self) -> None:
-        if self._limits is not None and self._limits.limits_latency:
-            self._latency.measure()
-        fresh = self._latency.ready and self._decision.share == 0 and self._latency.baseline is None
-        if fresh or time.monotonic() - self._decided_at >= _READING_SECONDS:
+        measures = self._limits is not None and self._limits.limits_latency
+        unknown = measures and self._latency.baseline is None
+        if measures:
+            # Before the first decision nothing is worked.
+            self._latency.measure(idle=not self._started or self._work.idle)
+        known = unknown and self._latency.baseline is not None
+        if known or time.monotonic() - self._decided_at >= _READING_SECONDS:
             self._decide()
             self._record()
 
@@ -251,7 +271,8 @@ class Governor:
         # Until it was allowed once, nothing has slowed it down: the first good reading lets all of it go.
         before = self._decision if self._started else Decision()
         after = decide(signals, limits, before)
-        self._latency.decided(before, after, latency_limit(signals.baseline, limits))
+        if after.share < before.share:
+            self._latency.forget()
         self._started = self._started or after.share > 0
         with self._changed:
             self._signals, self._decision, self._decided_at = signals, after, time.monotonic()

@@ -6,7 +6,7 @@ stops it; one good reading gives a twentieth back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -24,7 +24,7 @@ class Limits:
 
     lag_*: the slowest standby or subscriber that is connected. wal_rate: bytes a second, everybody's.
     sessions: active ones that are not Mandate's. latency: milliseconds that a probe takes to commit a row;
-    without it, `latency_ratio` times what it took before the change began to work, but never below
+    without it, `latency_ratio` times what the slowest take while the change does not work, but never below
     `latency_floor`.
     """
 
@@ -56,7 +56,7 @@ class Limits:
 class Signals:
     """How the server fares: units as in Limits. `unreadable`: signal (as in Limits.wanted) -> why.
 
-    latency: the second slowest of the last ten probes or so; baseline: the same before the change worked.
+    latency: what the slowest probes took of late; baseline: what they take while the change does not work.
     """
 
     lag_seconds: float = 0.0
@@ -154,7 +154,13 @@ def _mib(value: float) -> str:
     return f"{value / _MIB:.1f} MiB"
 
 
-def slow(samples: Sequence[float]) -> float:
-    """The nine tenths quantile: of ten samples the second largest, so that a single slow one is no alarm."""
+def quantile(samples: Iterable[float], part: float) -> float:
+    """The value that `part` of the samples do not exceed. There must be some."""
     ordered = sorted(samples)
-    return ordered[ceil(0.9 * len(ordered)) - 1]
+    return ordered[max(0, ceil(part * len(ordered)) - 1)]
+
+
+def nth_largest(samples: Iterable[float], n: int) -> float:
+    """The n-th largest; 0 of fewer: so many slow ones are needed for an alarm."""
+    ordered = sorted(samples, reverse=True)
+    return ordered[n - 1] if len(ordered) >= n else 0.0
