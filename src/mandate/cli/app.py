@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": "doctor",
     "serve": "serve",
     "apply": "apply",
+    "replay": "replay",
     "rekey": "rekey",
     "db": "db",
 }

@@ -21,6 +21,11 @@ SCHEMA_VERSION = _read("schema_version.sql")
 STATEMENTS = ("decisions", "decision", "verdicts", "timeline", "domains", "recorded")
 # What only one version can say, without the shared relations.
 OWN_STATEMENTS = ("catalogue", "record", "reserve", "resolve_domain", "resolve_scope")
+# These begin with replay.sql of their version.
+REPLAY_STATEMENTS = (
+    *("replay_count", "replay_domain", "replay_domains", "replay_ends", "replay_rows"),
+    *("replay_scopes", "replay_snapshot", "replay_spec", "replay_specs"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,13 @@ class Dialect:
 
 def _load(version: int) -> Dialect:
     folder = f"v{version}"
-    relations = _read(folder, "relations.sql")
+    relations, replay = _read(folder, "relations.sql"), _read(folder, "replay.sql")
     return Dialect(
         version,
-        {name: relations + _read(f"{name}.sql") for name in STATEMENTS},
+        {
+            **{name: relations + _read(f"{name}.sql") for name in STATEMENTS},
+            **{name: replay + _read(f"{name}.sql") for name in REPLAY_STATEMENTS},
+        },
         {name: _read(folder, f"{name}.sql") for name in OWN_STATEMENTS},
     )
 

@@ -1,0 +1,5 @@
+"""Recorded decisions evaluated again: with their own policies as a self-check, or with a candidate's."""
+
+from mandate.controlplane.replay.replaying import Report, Request, replay
+
+__all__ = ["Report", "Request", "replay"]

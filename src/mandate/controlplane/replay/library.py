@@ -1,0 +1,87 @@
+"""What recorded decisions were evaluated with: specs, snapshots and scopes, read once and compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from mandate.controlplane.dialect import Dialect
+from mandate.controlplane.evaluator import Evaluator
+from mandate.controlplane.model import (
+    InvalidModel,
+    Policy,
+    Scope,
+    Spec,
+    parse_policies,
+    parse_spec,
+)
+from mandate.postgres.connection import Session
+
+T = TypeVar("T")
+_REMEMBERED = 512
+# (organization_id, domain)
+Domain = tuple[str, str]
+
+
+class Absent(InvalidModel):
+    """A decision names something that is not recorded."""
+
+    code = "not-recorded"
+
+
+class Library:
+    """Specs, snapshots, scopes and evaluators by key, as one session sees them; bounded caches.
+
+    What cannot be had raises InvalidModel (Absent where it is not there at all), each time it is asked for.
+    """
+
+    def __init__(self, session: Session, dialect: Dialect) -> None:
+        self._session = session
+        self._statements = dialect.statements
+        self._caches: dict[str, dict[Hashable, Any]] = {}
+
+    def spec(self, spec_id: str, version: int) -> Spec:
+        """One version of a spec."""
+        return self._remembered("spec", (spec_id, version), lambda: self._read_spec(spec_id, version))
+
+    def policies(self, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
+        """Whose a snapshot is, and its policies."""
+        return self._remembered("snapshot", snapshot_id, lambda: self._read_snapshot(snapshot_id))
+
+    def scopes(self, domain: Domain) -> tuple[Scope, ...]:
+        """The scopes of a domain."""
+        return self._remembered("scopes", domain, lambda: self._read_scopes(domain))
+
+    def evaluator(self, spec: Spec, snapshot_id: str) -> Evaluator:
+        """The evaluator of a spec under a snapshot."""
+        key = (spec.spec_id, spec.version, snapshot_id)
+        return self._remembered("evaluator", key, lambda: self._compile(spec, snapshot_id))
+
+    def _remembered(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
+        cache: dict[Hashable, T] = self._caches.setdefault(kind, {})
+        if key not in cache:
+            if len(cache) >= _REMEMBERED:
+                cache.clear()
+            cache[key] = make()
+        return cache[key]
+
+    def _compile(self, spec: Spec, snapshot_id: str) -> Evaluator:
+        domain, policies = self.policies(snapshot_id)
+        return Evaluator(spec, policies, self.scopes(domain))
+
+    def _read_spec(self, spec_id: str, version: int) -> Spec:
+        row = self._session.row(self._statements["replay_spec"], {"spec_id": spec_id, "version": version})
+        if row is None:
+            raise Absent(f"spec {spec_id} version {version} is not recorded")
+        return parse_spec(row)
+
+    def _read_snapshot(self, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
+        row = self._session.row(self._statements["replay_snapshot"], {"snapshot_id": snapshot_id})
+        if row is None:
+            raise Absent(f"snapshot {snapshot_id} is not recorded")
+        return (row["organization_id"], row["domain"]), parse_policies(row["policies"])
+
+    def _read_scopes(self, domain: Domain) -> tuple[Scope, ...]:
+        keys = {"organization_id": domain[0], "domain": domain[1]}
+        rows = self._session.rows(self._statements["replay_scopes"], keys)
+        return tuple(Scope(**row) for row in rows)

@@ -1,0 +1,16 @@
+-- Decisions with each of their verdicts, oldest first. What many rows share comes last, in one piece.
+SELECT d.decision_id, d.timestamp, d.actor, d.target, d.context, d.scope,
+    d.organization_id, d.domain, d.intent, d.stage, d.spec_id, d.spec_version,
+    v.verdict, array_to_json(v.matched_policy_ids), v.snapshot_id, v.organization_id, v.domain, v.spec_id, v.spec_version
+FROM decision d
+LEFT JOIN verdict v ON v.decision_id = d.decision_id
+WHERE (d.timestamp, d.decision_id) > (%(after_time)s::timestamptz, %(after_id)s::uuid)
+    AND d.timestamp >= %(since)s::timestamptz AND d.timestamp < %(until)s::timestamptz
+    AND d.created_at <= %(received)s::timestamptz
+    AND (%(organizations)s::uuid[] IS NULL
+        OR (d.organization_id, d.domain) IN (SELECT * FROM unnest(%(organizations)s::uuid[], %(domains)s::text[])))
+    AND (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_id)s::uuid)
+    AND (%(domain)s::text IS NULL OR d.domain = %(domain)s)
+    AND (%(intent)s::text IS NULL OR d.intent = %(intent)s)
+    AND (d.timestamp, d.decision_id) <= (%(upto_time)s::timestamptz, %(upto_id)s::uuid)
+ORDER BY d.timestamp, d.decision_id, v.timestamp, v.verdict_id
