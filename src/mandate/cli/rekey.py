@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mandate.cli import options, output, rekey_load, rekey_plan
+from mandate.cli import control, options, output, rekey_load, rekey_plan
 from mandate.cli.output import Format
-from mandate.errors import NeedsPerson
 from mandate.postgres import lock
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
@@ -214,13 +213,7 @@ def status(
 
 def _ask(file: Path, dsn: str | None, config: Path | None, format: Format, said: str, **changes: Any) -> int:
     asked = _load(file, dsn, config)
-    with connect(asked.target, application_name="mandate-control") as session:
-        if not journal.exists(session) or not journal.ask(session, asked.spec.rekey.name, **changes):
-            raise NeedsPerson(
-                f"there is no change called {asked.spec.rekey.name} under way", hint="mandate rekey status"
-            )
-    output.emit(format, "rekey-control", {"asked": changes}, lambda: said)
-    return 0
+    return control.ask(asked.target, asked.spec.rekey.name, format, said, **changes)
 
 
 @app.command()
@@ -232,7 +225,7 @@ def pause(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Let a running change stop working until `resume`; capture goes on."""
-    return _ask(file, dsn, config, format, "asked to pause", paused=True)
+    return _ask(file, dsn, config, format, control.PAUSED, **control.PAUSE)
 
 
 @app.command()
@@ -244,24 +237,20 @@ def resume(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Let a paused change go on."""
-    return _ask(file, dsn, config, format, "asked to go on", paused=False)
+    return _ask(file, dsn, config, format, control.RESUMED, **control.RESUME)
 
 
 @app.command()
 @options.command
 def throttle(
     file: SpecFile,
-    share: Annotated[
-        float,
-        typer.Argument(min=0.01, max=1, help="Share of the time that the copy may work; 1 is all of it."),
-    ],
+    share: control.Share,
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Slow a running copy down, or let it go again."""
-    said = f"the copy may work {share:.0%} of the time"
-    return _ask(file, dsn, config, format, said, throttle=share)
+    return _ask(file, dsn, config, format, control.throttled(share), throttle=share)
 
 
 @app.command()
@@ -273,7 +262,7 @@ def cutover(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Release a cutover that --hold-cutover holds."""
-    return _ask(file, dsn, config, format, "the cutover is released", hold_cutover=False)
+    return _ask(file, dsn, config, format, control.RELEASED, **control.RELEASE)
 
 
 @app.command()
@@ -286,15 +275,8 @@ def abort(
 ) -> int:
     """End a change before its swap and leave nothing of it; works whether its run is alive or dead."""
     asked = _load(file, dsn, config)
-    name = asked.spec.rekey.name
-    with connect(asked.target, application_name="mandate-control") as session:
-        alive = lock.holder(session) is not None
-        if alive:
-            return _ask(file, dsn, config, format, "asked to abort", abort=True)
-    chosen = engine.Options()
-    engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format)).abort()
-    output.emit(format, "rekey-control", {"aborted": name}, lambda: f"{name}: nothing of it is left")
-    return 0
+    made = engine.Engine(asked.target, asked.spec, engine.Options(), output.ConsoleReporter(format))
+    return control.end(made, format)
 
 
 def register(parent: typer.Typer) -> None:

@@ -89,7 +89,7 @@ def show(target: Target, name: str, format: Format) -> int:
     """Say once where a change stands."""
     with connect(target, application_name="mandate-status") as session:
         data = state(session, name)
-    output.emit(format, "rekey-status", data, lambda: "\n".join(_lines(data)))
+    output.emit(format, "rekey-status", data, lambda: "\n".join(lines(data)))
     return 0
 
 
@@ -105,7 +105,7 @@ def follow(target: Target, name: str, format: Format, interval: float) -> int:
                 raise
             data = {"name": name, "unavailable": error.message, "alive": True}
         was_there = True
-        text = "\n".join(_lines(data))
+        text = "\n".join(lines(data))
         if text != shown:
             shown = text
             _say(format, data)
@@ -115,7 +115,7 @@ def follow(target: Target, name: str, format: Format, interval: float) -> int:
 
 
 def _say(format: Format, data: dict[str, Any]) -> None:
-    output.emit(format, "rekey-status", data, lambda: "\n".join([*_lines(data), ""]))
+    output.emit(format, "rekey-status", data, lambda: "\n".join([*lines(data), ""]))
     output.flush()
 
 
@@ -132,7 +132,8 @@ def state(session: Session, name: str) -> dict[str, Any]:
     }
 
 
-def _lines(data: dict[str, Any]) -> Iterator[str]:
+def lines(data: dict[str, Any], again: str = "mandate rekey run SPEC") -> Iterator[str]:
+    """A state for a person; `again` is the command that goes on with a change that nobody works on."""
     if "unavailable" in data:
         yield from run_text.wrapped(data["unavailable"], "waiting: ")
         return
@@ -149,7 +150,7 @@ def _lines(data: dict[str, Any]) -> Iterator[str]:
     if data["waiting"] and data["status"] == "running":
         yield from run_text.wrapped(data["waiting"], "waits:    ")
     if data["status"] == "running" and not data["alive"]:
-        yield "nobody works on it: `mandate rekey run SPEC` goes on"
+        yield f"nobody works on it: `{again}` goes on"
 
 
 def _progress(progress: dict[str, Any], alive: bool) -> Iterator[str]:

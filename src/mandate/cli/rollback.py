@@ -1,8 +1,9 @@
-"""mandate rollback: back to version 7 from the backup, with what was written since exported first."""
+"""mandate rollback, finalize: back to version 7, or no way back any more."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,11 @@ from mandate.cli import options, output, run, run_text
 from mandate.cli.output import Format
 from mandate.errors import UsageError
 from mandate.postgres.target import resolve
-from mandate.runbook import conduct, guide
+from mandate.runbook import conduct, ending, guide
 from mandate.runbook import rollback as rolling_back
+from mandate.runbook.window import Window
 from mandate.runbook.written_since import Loss
+from mandate.settings import Loaded
 
 
 @options.command
@@ -26,44 +29,114 @@ def rollback(
     file: Annotated[
         Path | None, typer.Option("--file", help="The backup to restore; the newest run's by default.")
     ] = None,
+    online: run.Online = None,
+    deadline: run.Deadline = None,
+    attempts: run.Attempts = None,
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
     yes: run.Yes = False,
     jobs: run.Jobs = None,
-    wait: Annotated[
-        float, typer.Option("--wait", min=0, max=86400, help="Seconds to wait for another run to end.")
-    ] = 3.0,
+    wait: run.Wait = 3.0,
 ) -> int:
-    """Undo the migration: restore the backup beside, export what was written since, swap by name.
+    """Undo the migration, with everything that was written since: swap version 7's tables back in.
 
-    The migrated database is kept under another name. Run it again after a crash: it goes on.
+    With --from-backup: restore the backup beside, export what was written since, swap by name; the migrated
+    database is kept under another name. Run it again after a crash: it goes on.
     """
     run.require_008(migration)
-    if not from_backup and file is None:
+    restores = from_backup or file is not None
+    if restores and (online or deadline is not None or attempts is not None):
         raise UsageError(
-            "say what to go back to",
-            hint="mandate rollback 008 --from-backup   (later rows are exported, not kept)",
+            "--online, --deadline and --attempts are for the rollback without loss",
+            hint="leave them out, or --from-backup",
         )
     loaded = options.load(config, {"database.dsn": dsn})
-    request = conduct.Request(
+    request = _request(loaded, jobs=jobs, yes=yes, wait=wait, deadline=deadline, attempts=attempts)
+    watcher = run.watcher(request, output.ConsoleReporter(format))
+    if restores:
+        archive = file.absolute() if file else None
+        result = rolling_back.from_backup(rolling_back.Request(request, archive, _asker(yes)), watcher)
+    else:
+        asker = _window_asker(yes, "Go back to version 7?", _going_back)
+        result = ending.lossless(ending.Request(request, asker, online), watcher)
+    return _show(result, loaded, format)
+
+
+@options.command
+def finalize(
+    migration: run.Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+    yes: run.Yes = False,
+    jobs: run.Jobs = None,
+    wait: run.Wait = 3.0,
+) -> int:
+    """Drop version 7's tables: the disk is given back, and there is no way back without loss any more.
+
+    Both sides are compared once more before anything is dropped.
+    """
+    run.require_008(migration)
+    loaded = options.load(config, {"database.dsn": dsn})
+    request = _request(loaded, jobs=jobs, yes=yes, wait=wait)
+    asker = _window_asker(yes, "Drop version 7's tables?", _dropping)
+    result = ending.finalize(
+        ending.Request(request, asker), run.watcher(request, output.ConsoleReporter(format))
+    )
+    return _show(result, loaded, format)
+
+
+def _request(
+    loaded: Loaded,
+    *,
+    jobs: int | None,
+    yes: bool,
+    wait: float,
+    deadline: float | None = None,
+    attempts: int | None = None,
+) -> conduct.Request:
+    return conduct.Request(
         target=resolve(loaded),
         settings=loaded.settings,
-        options=run.run_options(loaded, jobs=jobs, yes=yes),
+        options=run.run_options(loaded, jobs=jobs, yes=yes, deadline=deadline, attempts=attempts),
         steps=guide.STEPS,
         wait_seconds=wait,
     )
-    result = rolling_back.from_backup(
-        rolling_back.Request(request, file.absolute() if file else None, _asker(yes)),
-        run.watcher(request, output.ConsoleReporter(format)),
-    )
-    assert result.record is not None
-    if result.nothing is not None:
-        data = {"run": result.record.as_dict(), "nothing_to_do": result.nothing}
+
+
+def _show(result: conduct.Result, loaded: Loaded, format: Format) -> int:
+    if result.nothing is not None or result.record is None:
+        data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
         output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
         return 0
     run.finish(result.record, result.error, loaded.settings, format)
     return result.error.exit_code if result.error else 0
+
+
+def _window_asker(yes: bool, question: str, text: Callable[[Window], Iterator[str]]) -> ending.Approve:
+    """Shows what it means, asks a terminal."""
+
+    def approve(window: Window) -> bool:
+        for line in text(window):
+            output.stderr.print(line, markup=False)
+        return yes or (sys.stdin.isatty() and output.confirm(question))
+
+    return approve
+
+
+def _going_back(window: Window) -> Iterator[str]:
+    yield from run_text.wrapped(
+        f"Version 7's tables come back with everything written since {window.since:%Y-%m-%d %H:%M}:"
+        f" {window.behind:,} changes are taken over first. Nothing is lost."
+    )
+
+
+def _dropping(window: Window) -> Iterator[str]:
+    yield from run_text.wrapped(
+        f"Version 7's tables, kept since {window.since:%Y-%m-%d %H:%M}, are compared once more and dropped:"
+        f" {output.size(window.bytes)} are given back. After that going back means restoring the backup."
+    )
 
 
 def _asker(yes: bool) -> rolling_back.Approve:
@@ -93,3 +166,4 @@ def _loss(loss: Loss) -> list[str]:
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(rollback)
+    app.command()(finalize)

@@ -15,7 +15,8 @@ from mandate.cli import options, output, run_text
 from mandate.cli.output import Format
 from mandate.errors import MandateError, UsageError
 from mandate.postgres.target import resolve
-from mandate.runbook import conduct, guide, notify, planning
+from mandate.runbook import conduct, guide, modes, notify, planning
+from mandate.runbook.modes import Mode
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.step import Options
 
@@ -27,6 +28,49 @@ LockTimeout = Annotated[
     typer.Option("--lock-timeout", min=0.001, max=3600, help="Seconds to wait for each lock; 10."),
 ]
 
+Online = Annotated[
+    bool | None,
+    typer.Option(
+        "--online/--offline",
+        help="Services stay up while the engine works; or they are stopped (the default).",
+    ),
+]
+PlainSql = Annotated[
+    bool,
+    typer.Option("--plain-sql", help="Migrate with the hand-run file through psql, services stopped."),
+]
+HoldCutover = Annotated[
+    bool, typer.Option("--hold-cutover", help="Keep in step and wait for `mandate cutover 008`.")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        min=0.01,
+        max=600,
+        help="Longest wait of a client at the cutover, in seconds; 0.5 online, else the lock timeout.",
+    ),
+]
+Attempts = Annotated[
+    int | None,
+    typer.Option("--attempts", min=1, help="Give the cutover up after so many; never online, 3 otherwise."),
+]
+Wait = Annotated[
+    float, typer.Option("--wait", min=0, max=86400, help="Seconds to wait for another run to end.")
+]
+
+
+def asked_mode(online: bool | None, plain_sql: bool) -> Mode | None:
+    """What the flags say; None when they say nothing. Raises UsageError when they contradict."""
+    if plain_sql and online:
+        raise UsageError(
+            "--plain-sql and --online exclude each other: one transaction locks the tables to its end",
+            hint="leave one of them out",
+        )
+    if plain_sql:
+        return modes.PLAIN_SQL
+    return None if online is None else modes.ONLINE if online else modes.ENGINE
+
 
 def require_008(migration: str) -> None:
     """Raises UsageError for anything but 8, 008."""
@@ -34,9 +78,20 @@ def require_008(migration: str) -> None:
         raise UsageError(f"there is no guarded migration {migration!r}", hint="mandate run 008")
 
 
-def run_options(loaded: settings.Loaded, *, jobs: int | None, yes: bool) -> Options:
+def run_options(
+    loaded: settings.Loaded,
+    *,
+    jobs: int | None,
+    yes: bool,
+    hold_cutover: bool = False,
+    deadline: float | None = None,
+    attempts: int | None = None,
+) -> Options:
     """Options from flags and settings."""
     return Options(
+        hold_cutover=hold_cutover,
+        deadline_seconds=deadline,
+        attempts=attempts,
         jobs=jobs or loaded.settings.backup.jobs or os.cpu_count() or 1,
         lock_timeout_seconds=loaded.settings.database.lock_timeout_seconds,
         assume_yes=yes,
@@ -50,9 +105,8 @@ def run(
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
     yes: Yes = False,
-    plain_sql: Annotated[
-        bool, typer.Option("--plain-sql", help="Migrate with the hand-run file through psql (the default).")
-    ] = True,
+    online: Online = None,
+    plain_sql: PlainSql = False,
     first: Annotated[str | None, typer.Option("--from", help="First step to run.")] = None,
     last: Annotated[str | None, typer.Option("--to", help="Last step to run.")] = None,
     no_rehearsal: Annotated[
@@ -61,11 +115,15 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
     jobs: Jobs = None,
     lock_timeout: LockTimeout = None,
-    wait: Annotated[
-        float, typer.Option("--wait", min=0, max=86400, help="Seconds to wait for another run to end.")
-    ] = 3.0,
+    hold_cutover: HoldCutover = False,
+    deadline: Deadline = None,
+    attempts: Attempts = None,
+    wait: Wait = 3.0,
 ) -> int:
     """Run the whole guide: stop, back up, rehearse, check, migrate, verify, test, restart, record.
+
+    The engine builds version 8 beside version 7, proves it equal and swaps; `mandate rollback 008` goes back
+    without loss until `mandate finalize 008`.
 
     Run it again after a crash, a failure or a Ctrl-C: it goes on where it may, or says why not.
     """
@@ -75,8 +133,11 @@ def run(
     request = conduct.Request(
         target=target,
         settings=loaded.settings,
-        options=run_options(loaded, jobs=jobs, yes=yes),
+        options=run_options(
+            loaded, jobs=jobs, yes=yes, hold_cutover=hold_cutover, deadline=deadline, attempts=attempts
+        ),
         steps=guide.STEPS,
+        mode=asked_mode(online, plain_sql),
         first=first,
         last=last,
         leave_out=frozenset({"rehearse"}) if no_rehearsal else frozenset(),
@@ -166,6 +227,8 @@ def plan(
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
+    online: Online = None,
+    plain_sql: PlainSql = False,
 ) -> int:
     """What a run will do, which locks it takes, how long and how much disk; changes nothing."""
     require_008(migration)
@@ -175,6 +238,7 @@ def plan(
         settings=loaded.settings,
         options=run_options(loaded, jobs=None, yes=False),
         steps=guide.STEPS,
+        mode=asked_mode(online, plain_sql),
     )
     made = planning.make(request)
     output.emit(format, "plan", made.as_dict(), lambda: run_text.plan(made))

@@ -10,9 +10,11 @@ from typing import Any
 
 from mandate.cli.output import seconds, size
 from mandate.errors import MandateError
+from mandate.runbook import modes
 from mandate.runbook.planning import Plan
 from mandate.runbook.record import RunRecord, StepRecord, Tick
 from mandate.runbook.report.verdict import verdict
+from mandate.runbook.window import Window
 from mandate.settings import Settings
 
 WIDTH = 80
@@ -32,9 +34,10 @@ def opening(record: RunRecord, verb: str, because: str, settings: Settings) -> I
     if because:
         yield from wrapped(because, "  because ")
     yield f"  database   {record.database}, PostgreSQL {record.server_version}"
+    yield f"  migrates   {modes.words(record.mode)}"
     yield f"  services   {settings.services.kind}"
     yield f"  files      {short_path(record.directory)}"
-    if settings.services.kind == "none":
+    if settings.services.kind == "none" and record.mode != modes.ONLINE:
         yield "  note       no services are configured: stop and start them yourself"
 
 
@@ -86,10 +89,32 @@ def ending(
         lines += wrapped(verdict(record).state, "state ")
     if _migrated(record):
         lines += ["", *_ticks("Checklist", record.checklist)]
+    if record.status == "complete":
+        lines += _way_back(record)
     lines.append("")
     lines += [f"{name:<9} {short_path(str(path))}" for name, path in files.items()]
     lines += list(notified)
     return "\n".join(lines)
+
+
+def _way_back(record: RunRecord) -> Iterator[str]:
+    """What a run by the engine leaves open."""
+    if modes.by_engine(record.mode) and record.step("finalize") is None:
+        yield ""
+        yield "Version 7's tables are kept beside, to go back to. Next, when you have seen enough:"
+        yield "  mandate rollback 008   back, with everything written since"
+        yield "  mandate finalize 008   drop them; their disk is given back"
+
+
+def window(found: Window) -> Iterator[str]:
+    """An open reverse window."""
+    since = f" since {found.since.astimezone():%Y-%m-%d %H:%M}" if found.since else ""
+    yield from wrapped(
+        f"version 7's tables are kept{since} ({size(found.bytes)}); {found.behind:,} changes since then"
+        " are not in them yet and will be taken over before going back",
+        "window: ",
+    )
+    yield "        `mandate rollback 008` goes back without loss, `mandate finalize 008` drops them"
 
 
 def _migrated(record: RunRecord) -> bool:
@@ -155,6 +180,7 @@ def plan(made: Plan) -> str:
         f"Plan for migration 008 on {made.database} (from {made.source})",
         f"  PostgreSQL {made.server_version}, schema version {made.schema_version}",
         *wrapped(made.action, "  would "),
+        f"  migrates {modes.words(made.mode)}",
     ]
     if made.held_by:
         lines += wrapped(f"a run holds this database now: {made.held_by}", "  note  ")
@@ -171,7 +197,7 @@ def _plan_steps(made: Plan) -> Iterator[str]:
     for step in made.steps:
         time = seconds(step.seconds) if step.seconds else ""
         yield f"  {step.name:<9} {step.title:<45} {step.guide:<5} {step.action:<8} {time:>6}".rstrip()
-        if step.name == "probe":
+        if step.name == "probe" and not modes.by_engine(made.mode):
             yield f"  {'- - point of no return: services write again from here on - -':^70}".rstrip()
     if not any(step.seconds for step in made.steps):
         yield from wrapped("no times: nothing was rehearsed yet (`mandate rehearse 008`)", "  ")
@@ -184,8 +210,10 @@ def _plan_tables(made: Plan) -> Iterator[str]:
 
 
 def _plan_locks(made: Plan) -> Iterator[str]:
+    by_engine = modes.by_engine(made.mode)
+    held = "for moments: no longer than the cutover's deadline" if by_engine else "all held to its end"
     yield "Locks of the migrating step" + (
-        " (as the last rehearsal measured them)" if made.locks_measured else " (all held to its end)"
+        " (as the last rehearsal measured them)" if made.locks_measured else f" ({held})"
     )
     for item in made.locks:
         held = f"{seconds(item['seconds'])}" if item["seconds"] is not None else ""

@@ -132,6 +132,8 @@ def rehearse(
         str | None,
         typer.Option("--staging", help="Run the guide on this staging database instead (services aside)."),
     ] = None,
+    online: run.Online = None,
+    plain_sql: run.PlainSql = False,
     jobs: run.Jobs = None,
     lock_timeout: run.LockTimeout = None,
 ) -> int:
@@ -146,6 +148,7 @@ def rehearse(
         settings=loaded.settings,
         options=run.run_options(loaded, jobs=jobs, yes=True),
         steps=steps,
+        mode=run.asked_mode(online, plain_sql),
         migration="008-rehearsal",
         title="Rehearsal of RFC-002 Domain Identity",
     )

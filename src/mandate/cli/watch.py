@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mandate.cli import options, output, run_text
+from mandate.cli import options, output, rekey_load, run_text
 from mandate.cli.output import Format, seconds
 from mandate.errors import DatabaseUnavailable
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.target import resolve
-from mandate.runbook import journal, migrations
+from mandate.runbook import identity, journal, migrations, window
 from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.window import Window
 
 
 @options.command
@@ -31,31 +32,50 @@ def status(
         version = migrations.require_version(session)
         record = journal.load_record(session, migration="008")
         holder = lock.holder(session)
+        engine = rekey_load.state(session, identity.NAME)
+        found = window.look(session)
     data = {
         "version": version,
         "run": record.as_dict() if record else None,
+        "engine": engine,
+        "window": found.as_dict() if found else None,
         "holder": holder,
         "alive": holder is not None,
     }
-    output.emit(format, "status", data, lambda: _status(target, version, record, holder))
+    output.emit(format, "status", data, lambda: "\n".join(_status(target, data, record, found)))
     return 0
 
 
-def _status(target: Target, version: int, record: RunRecord | None, holder: dict[str, Any] | None) -> str:
-    lines = [f"{target}: schema version {version}"]
+def _status(
+    target: Target, data: dict[str, Any], record: RunRecord | None, found: Window | None
+) -> Iterator[str]:
+    holder, engine = data["holder"], data["engine"]
+    yield f"{target}: schema version {data['version']}"
     if record is None:
-        return "\n".join([*lines, "No run of migration 008 is in its journal."])
-    lines += [run_text.headline(record), *_steps(record)]
+        yield "No run of migration 008 is in its journal."
+    else:
+        yield run_text.headline(record)
+        yield from _steps(record)
+    if engine["status"] == "running":
+        yield from _engine(engine)
     if holder:
-        lines.append(f"running now: {holder['application']} (server process {holder['pid']})")
-    elif record.status == "running":
-        lines += run_text.wrapped(
+        yield f"running now: {holder['application']} (server process {holder['pid']})"
+    elif record is not None and record.status == "running":
+        yield from run_text.wrapped(
             "nobody works on this run any more: its conductor died. `mandate run 008` goes on with it.",
             "note: ",
         )
-    lines += _error(record)
-    lines.append(f"files: {run_text.short_path(record.directory)}")
-    return "\n".join(lines)
+    if found is not None:
+        yield from run_text.window(found)
+    if record is not None:
+        yield from _error(record)
+        yield f"files: {run_text.short_path(record.directory)}"
+
+
+def _engine(state: dict[str, Any]) -> Iterator[str]:
+    """Where the engine is in the migrating step."""
+    for line in rekey_load.lines(state, again="mandate run 008"):
+        yield f"       {line}"
 
 
 def _steps(record: RunRecord) -> Iterator[str]:
@@ -106,6 +126,7 @@ class _Follower:
         self._seen = 0
         self._run: str | None = None
         self._last_progress = ""
+        self._last_engine: list[str] = []
         # None until the database was there once: before, a name may be mistyped.
         self._waiting: str | None = None
         self.exit_code = 0
@@ -135,6 +156,7 @@ class _Follower:
             self._seen = event["id"]
             self._event(event)
         self._progress(session)
+        self._engine(session)
         self.exit_code = record.exit_code or 0
         return lock.holder(session) is None
 
@@ -158,6 +180,17 @@ class _Follower:
             if key != self._last_progress:
                 self._last_progress = key
                 self._say({"activity": row}, f"         process {row['pid']}{wait}: {row['query']}")
+
+    def _engine(self, session: Session) -> None:
+        """Where the engine is, said again when that has changed."""
+        state = rekey_load.state(session, identity.NAME)
+        if state["status"] != "running":
+            return
+        lines = list(_engine(state))
+        new = [line for line in lines if line not in self._last_engine]
+        if new:
+            self._say({"engine": state}, "\n".join(new))
+        self._last_engine = lines
 
     def _say(self, data: dict[str, Any], text: str) -> None:
         output.emit(self._format, "watch", data, lambda: text)

@@ -42,21 +42,6 @@ _LEAST_CATCH_UP = 0.25
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """What somebody's change does beside its tables, in sessions of the engine.
-
-    `begin` once a run begins or goes on; `before_swap` and `before_swap_back` on the session of each attempt,
-    before it locks; `at_swap` and `at_swap_back` inside the transaction of the swap.
-    """
-
-    begin: Sequence[cutover.Work] = ()
-    before_swap: Sequence[cutover.Work] = ()
-    at_swap: Sequence[cutover.Work] = ()
-    before_swap_back: Sequence[cutover.Work] = ()
-    at_swap_back: Sequence[cutover.Work] = ()
-
-
-@dataclass(frozen=True)
 class Options:
     """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted.
 
@@ -69,11 +54,7 @@ class Options:
     accept: frozenset[str] = frozenset()
     force_space: bool = False
     swap: cutover.Options = field(default_factory=cutover.Options)
-    hooks: Hooks = field(default_factory=Hooks)
-
-    def with_hooks(self, hooks: Hooks) -> Options:
-        """The same with these hooks."""
-        return replace(self, hooks=hooks)
+    also_at_cutover: Sequence[cutover.Work] = ()
 
 
 class Aborted(RolledBack):
@@ -125,8 +106,6 @@ class Engine:
 
     def _run(self) -> dict[str, Any]:
         with self.session() as session:
-            for hook in self.options.hooks.begin:
-                hook(session)
             graph = self._begin(session)
             with self._governor(session, graph) as watching:
                 replace(self, governor=watching, reporter=watching.reporter)._go_through(session, graph)
@@ -321,12 +300,11 @@ class Engine:
         def record(inside: Session) -> None:
             journal.set_status(inside, self.name, status)
 
-        hooks = self.options.hooks
-        before = hooks.before_swap if direction.forward else hooks.before_swap_back
-        also = [record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
-        if direction.forward:
-            also.append(lambda inside: capture.install_now(inside, graph, BACK))
-        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before)
+        opposite = BACK if direction.forward else None
+        also: list[cutover.Work] = [record, *self.options.also_at_cutover]
+        if opposite is not None:
+            also.append(lambda inside: capture.install_now(inside, graph, opposite))
+        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also)
         return cutover.run(swap, self.reporter, lambda why: journal.waits(session, self.name, why))
 
     def _until_small(self, session: Session, graph: Graph, direction: Direction) -> int:
@@ -476,6 +454,26 @@ class Engine:
                     self._drop(session, graph, FORWARD)
                 journal.set_status(session, self.name, "aborted")
             return True
+
+    def finish(self) -> None:
+        """Do what a swap, or a rollback, whose process died right after it left to do."""
+        with self.session() as session:
+            change = journal.load(session, self.name)
+            if change is not None and change.status == "swapped":
+                self._finish_swap(session, change)
+            if change is not None and change.status == "rolled back":
+                self._finish_rollback(session, change)
+
+    def sweep(self) -> None:
+        """`abort`, or drop what a change that nothing records has left. Raises NeedsPerson like `abort`."""
+        with self.session() as session:
+            change = journal.load(session, self.name)
+            names = [self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema]
+            left = session.value("SELECT count(*) FROM pg_namespace WHERE nspname = ANY (%s)", (names,))
+            if left and (change is None or change.status in journal.ENDED):
+                self._drop_schemas(session)
+            else:
+                self.abort()
 
     def _require_swapped(self, session: Session) -> Graph:
         change = journal.load(session, self.name)

@@ -12,16 +12,21 @@ from mandate.postgres.connection import Session, Target, connect, sql
 JOURNAL_SCHEMA = "mandate_conductor"
 
 
-def why_stale(target: Target, directory: Path, evidence: Mapping[str, Any]) -> str | None:
+def why_stale(
+    target: Target, directory: Path, evidence: Mapping[str, Any], *, rows_may_differ: bool = False
+) -> str | None:
     """A reason to make the backup again, or None.
 
-    The tables are append-only, so equal row counts mean equal rows.
+    The tables are append-only, so equal row counts mean equal rows. `rows_may_differ`: services write on,
+    so that no backup holds everything; going back does not need it to.
     """
     path = directory / str(evidence.get("file", ""))
     if not path.exists():
         return f"{path.name} is gone"
     if path.is_file() and sha256(path) != evidence.get("sha256"):
         return f"{path.name} is not the file that was proven (its sha256 differs)"
+    if rows_may_differ:
+        return None
     with connect(target) as session:
         for table in evidence.get("tables", []):
             if reason := _rows_changed(session, str(table["table"]), int(table["rows"])):

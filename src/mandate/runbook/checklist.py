@@ -141,11 +141,24 @@ def _pre_checks(record: RunRecord) -> Finding:
 def _migrated(step: StepRecord) -> Finding:
     if step.status != "passed":
         return False, _message(step)
+    if step.evidence.get("method") == "engine":
+        return _swapped(step)
     statements = items(step.evidence.get("statements"))
     tags = [str(statement.get("tag")) for statement in statements]
     if "COMMIT" not in tags:
         return None, "no COMMIT in what the step recorded"
     return True, f"{len(statements)} statements, committed"
+
+
+def _swapped(step: StepRecord) -> Finding:
+    """The engine's own record: compared before its swap, and swapped."""
+    done = [str(phase.get("name")) for phase in items(step.evidence.get("phases"))]
+    tables = items(step.evidence.get("fingerprints"))
+    if not {"verify", "cutover"} <= set(done):
+        return None, "no verification and cutover in what the step recorded"
+    if bad := [str(table.get("table")) for table in tables if table.get("equal") is not True]:
+        return False, f"old and new differ: {_some(bad)}"
+    return True, f"{len(done)} phases, {len(tables)} tables compared and swapped in one transaction"
 
 
 @_by("verify")
@@ -254,6 +267,9 @@ def _restarted(step: StepRecord) -> Finding:
     if step.status != "passed":
         return False, _message(step)
     services = step.evidence.get("services")
+    if isinstance(services, Mapping) and services.get("stayed"):
+        names = ", ".join(map(str, services["stayed"]))
+        return True, f"{names} stayed up throughout, and ready"
     started = services.get("started") if isinstance(services, Mapping) else None
     ready = step.evidence.get("ready_seconds")
     if not _is_list(started) or not started or ready is None:

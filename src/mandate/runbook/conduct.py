@@ -24,12 +24,14 @@ from mandate.errors import (
     OutcomeUnknown,
     ProgramError,
     Terminated,
+    UsageError,
 )
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
-from mandate.runbook import backup_state, journal, migrations, next_action
+from mandate.runbook import backup_state, engine_run, journal, migrations, modes, next_action
 from mandate.runbook.checklist import checklist, criteria
+from mandate.runbook.modes import Mode
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord
 from mandate.runbook.step import Context, Options, Outcome, Step
 from mandate.settings import Settings
@@ -42,7 +44,7 @@ CRITICAL = frozenset({"stop", "backup", "check", "migrate", "verify", "probe", "
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks of a run."""
+    """What the command line asks of a run. `mode` None: as it began, else the default."""
 
     target: Target
     settings: Settings
@@ -54,6 +56,7 @@ class Request:
     wait_seconds: float = 3.0
     migration: str = "008"
     title: str = TITLE
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True)
@@ -89,20 +92,24 @@ def run(request: Request, watcher: Watcher) -> Result:
     run_name = f"mandate-run on {platform.node()} pid {os.getpid()}"
     with lock.held(request.target, run_name, wait_seconds=request.wait_seconds) as session:
         latest = journal.load_record(session, migration=request.migration)
-        action = next_action.decide(latest, require_version(session))
+        version = require_version(session)
+        action = next_action.decide(latest, version)
         if isinstance(action, next_action.Refuse):
             raise action.error
         if isinstance(action, next_action.Nothing):
             return Result(latest, nothing=action.because)
+        engine_run.end_orphans(session)
         before: frozenset[str] = frozenset()
-        if isinstance(action, next_action.Resume) and _same_steps(action.record, request):
+        if isinstance(action, next_action.Resume) and _goes_on(action.record, request, session):
+            request = in_mode(request, modes.parse(action.record.mode))
             record, because = _resume(action, request, watcher.reporter), action.because
             before = next_action.passed_steps(latest)
         else:
+            request = in_mode(request, request.mode or modes.DEFAULT)
             record, because = new_record(request, session), ""
         record = next_action.leave_out(record, request.leave_out)
         record, wanted = next_action.restrict(record, request.first, request.last, before)
-        return _Conductor(request, watcher, session, record, wanted).conduct(because)
+        return _Conductor(request, watcher, session, record, wanted, version == 8).conduct(because)
 
 
 def require_version(session: Session) -> int:
@@ -115,9 +122,28 @@ def require_version(session: Session) -> int:
     return migrations.require_version(session)
 
 
-def _same_steps(record: RunRecord, request: Request) -> bool:
-    """A run is gone on with only by the steps it began with; another release may have others."""
-    return [step.name for step in record.steps] == [step.name for step in request.steps]
+def in_mode(request: Request, chosen: Mode) -> Request:
+    """The request with a mode that is decided."""
+    return replace(request, mode=chosen, options=replace(request.options, mode=chosen))
+
+
+def _goes_on(record: RunRecord, request: Request, session: Session) -> bool:
+    """Whether to go on with a run rather than begin another.
+
+    Another release may have other steps; another mode was asked for. Raises UsageError when that comes too
+    late: something of the migration is in the database.
+    """
+    if [step.name for step in record.steps] != [step.name for step in request.steps]:
+        return False
+    if request.mode in (None, record.mode):
+        return True
+    if not engine_run.under_way(session) and not _migrated(record):
+        return False
+    raise UsageError(
+        f"run {record.run_id} began {modes.words(record.mode)}, and its work is in the database",
+        hint="`mandate run 008` without that flag goes on with it; `mandate abort 008` drops what it built,"
+        " then it can begin another way",
+    )
 
 
 def _resume(action: next_action.Resume, request: Request, reporter: Reporter) -> RunRecord:
@@ -126,7 +152,12 @@ def _resume(action: next_action.Resume, request: Request, reporter: Reporter) ->
     backup = record.step("backup")
     if backup is None or backup.status != "passed" or _migrated(record):
         return record
-    stale = backup_state.why_stale(request.target, Path(record.directory), backup.evidence)
+    stale = backup_state.why_stale(
+        request.target,
+        Path(record.directory),
+        backup.evidence,
+        rows_may_differ=record.mode == modes.ONLINE,
+    )
     if stale is None:
         return record
     reporter.line(f"the backup of this run is made again: {stale}")
@@ -144,12 +175,13 @@ def new_record(request: Request, session: Session) -> RunRecord:
     """A run that has not begun: every step pending, times from the newest rehearsal."""
     now = datetime.now(UTC)
     run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    planned = planned_seconds(session)
+    mode = request.mode or modes.DEFAULT
+    planned = planned_seconds(session, mode)
     return RunRecord(
         run_id=run_id,
         migration=request.migration,
         title=request.title,
-        mode="plain-sql",
+        mode=mode,
         database=str(request.target),
         server_version=str(session.value("SHOW server_version")),
         mandate_version=mandate.__version__,
@@ -161,6 +193,7 @@ def new_record(request: Request, session: Session) -> RunRecord:
         exit_code=None,
         directory=str((request.settings.run.directory / f"{request.migration}-{run_id}").absolute()),
         steps=tuple(_pending_step(step, request, planned) for step in request.steps),
+        point_of_no_return=modes.point_of_no_return(mode),
     )
 
 
@@ -182,15 +215,21 @@ def _operator() -> str:
         return f"uid {os.getuid()}"
 
 
-def planned_seconds(session: Session) -> dict[str, float]:
-    """Seconds per step as the newest rehearsal of this database measured them."""
+def rehearsed(session: Session, mode: str) -> Mapping[str, Any]:
+    """What the newest rehearsal of this database in that mode recorded; empty without one."""
     if not journal.exists(session):
         return {}
     found = session.value(
         "SELECT evidence FROM mandate_conductor.steps WHERE name = 'rehearse' AND status = 'passed'"
-        " ORDER BY finished_at DESC LIMIT 1"
+        " AND coalesce(evidence ->> 'mode', 'plain-sql') = %s ORDER BY finished_at DESC LIMIT 1",
+        (mode,),
     )
-    return {step["name"]: float(step["seconds"]) for step in (found or {}).get("steps", [])}
+    return found or {}
+
+
+def planned_seconds(session: Session, mode: str) -> dict[str, float]:
+    """Seconds per step as the newest rehearsal of this database in that mode measured them."""
+    return {step["name"]: float(step["seconds"]) for step in rehearsed(session, mode).get("steps", [])}
 
 
 class _Conductor:
@@ -201,12 +240,14 @@ class _Conductor:
         session: Session,
         record: RunRecord,
         wanted: frozenset[str],
+        migrated: bool,
     ) -> None:
         self._request = request
         self._watcher = watcher
         self._journal = journal.Journal(session, record.run_id)
         self._record = record
         self._wanted = wanted
+        self._migrated = migrated
         self._run_file_kept = True
 
     def conduct(self, because: str) -> Result:
@@ -238,7 +279,7 @@ class _Conductor:
 
     def _approve(self, step: Step) -> None:
         question = go_no_go(step.name, self._record, self._request.settings.services.kind)
-        if question is None or self._request.options.assume_yes:
+        if question is None or self._found_done(step) or self._request.options.assume_yes:
             return
         if not self._watcher.approve(step.name, question):
             raise AwaitingApproval(
@@ -246,6 +287,9 @@ class _Conductor:
                 hint="`mandate run 008 --yes` goes on from here without asking",
                 step=step.name,
             )
+
+    def _found_done(self, step: Step) -> bool:
+        return step.name == "migrate" and self._migrated
 
     def _run_step(self, place: int, step: Step) -> None:
         state = self._record.steps[place]
@@ -358,20 +402,24 @@ class _Conductor:
         return {step["name"]: float(step["seconds"]) for step in steps}
 
     def _context(self) -> Context:
-        record = self._record
-        return Context(
-            migration=record.migration,
-            run_id=record.run_id,
-            started_at=record.started_at,
-            directory=Path(record.directory),
-            settings=self._request.settings,
-            target=self._request.target,
-            options=self._request.options,
-            reporter=self._watcher.reporter,
-            results={s.name: s.evidence for s in record.steps if s.status == "passed"},
-            estimates={s.name: planned for s in record.steps if (planned := s.planned_seconds) is not None}
-            | dict(self._planned()),
-        )
+        made = context(self._request, self._record, self._watcher.reporter)
+        return replace(made, estimates={**made.estimates, **self._planned()})
+
+
+def context(request: Request, record: RunRecord, reporter: Reporter) -> Context:
+    """What a step of this run gets."""
+    return Context(
+        migration=record.migration,
+        run_id=record.run_id,
+        started_at=record.started_at,
+        directory=Path(record.directory),
+        settings=request.settings,
+        target=request.target,
+        options=request.options,
+        reporter=reporter,
+        results={step.name: step.evidence for step in record.steps if step.status == "passed"},
+        estimates={s.name: planned for s in record.steps if (planned := s.planned_seconds) is not None},
+    )
 
 
 def make_directory(directory: Path) -> None:
@@ -423,12 +471,16 @@ def _without_evidence(error: MandateError) -> dict[str, Any]:
 
 def go_no_go(step: str, record: RunRecord, services: str) -> str | None:
     """The question to ask before a step, or None. `services`: services.kind of mandate.toml."""
+    if record.mode == modes.ONLINE and step in ("stop", "restart"):
+        return None
     if step == "stop" and services == "none":
         return f"No services are configured. Is everything stopped that writes to {record.database}?"
     if step == "stop":
         return f"Stop the services that write to {record.database}?"
     if step == "migrate":
         return f"Migrate {record.database} now? ({_ready(record)})"
+    if step == "restart" and services != "none" and modes.by_engine(record.mode):
+        return "Restart the services? `mandate rollback 008` stays possible without loss until finalize."
     if step == "restart" and services != "none":
         return (
             "Restart the services? From here on new rows are written: going back to the backup"

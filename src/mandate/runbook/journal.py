@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mandate.postgres.connection import Jsonb, Row, Session
+from mandate.runbook import modes
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord
 
 SCHEMA_SQL = Path(__file__).parent / "sql" / "journal.sql"
@@ -180,7 +181,8 @@ def _step_fields(step: StepRecord) -> Mapping[str, Any]:
 
 def _record(run: Row, steps: Sequence[Row]) -> RunRecord:
     known = {key: value for key, value in run.items() if key != "pid"}
-    return RunRecord(**known, steps=tuple(_step(row) for row in steps))
+    last = modes.point_of_no_return(run["mode"])
+    return RunRecord(**known, steps=tuple(_step(row) for row in steps), point_of_no_return=last)
 
 
 def _step(row: Row) -> StepRecord:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mandate.errors import MandateError, NeedsPerson, UsageError
+from mandate.runbook import modes
 from mandate.runbook.record import RunRecord, StepRecord
 
 TARGET_VERSION = 8
@@ -83,15 +84,18 @@ def _resumed_after(record: RunRecord) -> RunRecord:
     """The database is migrated: nothing up to `migrate` is run again."""
     reached = _position(record.steps, "migrate")
     steps = [
-        _recovered(step) if place <= reached else _again_unless_passed(step)
+        _recovered(step, record.mode) if place <= reached else _again_unless_passed(step)
         for place, step in enumerate(record.steps)
     ]
     return replace(record, steps=tuple(steps))
 
 
-def _recovered(step: StepRecord) -> StepRecord:
+def _recovered(step: StepRecord, mode: str) -> StepRecord:
     if step.status in ("passed", "skipped"):
         return step
+    if step.name == "migrate" and modes.by_engine(mode):
+        # The engine says how it went, and does what is left to do after its swap.
+        return pending(step)
     if step.name == "migrate":
         return replace(
             step,

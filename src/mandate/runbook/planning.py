@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, connect, sql
-from mandate.runbook import conduct, journal, next_action
+from mandate.runbook import conduct, journal, modes, next_action
+from mandate.runbook.modes import Mode
 
 _LARGE = ("decision_events", "verdict_events", "audit_timeline_entries")
 
@@ -54,6 +55,7 @@ class Plan:
     source: str
     server_version: str
     schema_version: int
+    mode: str
     action: str
     held_by: str | None
     steps: tuple[PlannedStep, ...]
@@ -80,8 +82,9 @@ def make(request: conduct.Request) -> Plan:
         action = next_action.decide(latest, version)
         if isinstance(action, next_action.Refuse):
             raise action.error
-        steps, text = _steps(action, request, session)
-        locks = _rehearsed(session).get("locks", [])
+        steps, text = _steps(action, replace(request, mode=_mode(action, request)), session)
+        mode = _mode(action, request)
+        locks = conduct.rehearsed(session, mode).get("locks", [])
         who = lock.holder(session)
         return Plan(
             database=str(request.target),
@@ -91,11 +94,19 @@ def make(request: conduct.Request) -> Plan:
             action=text,
             held_by=f"{who['application']} (process {who['pid']})" if who else None,
             steps=steps,
-            tables=_tables(session) if version == 7 else (),
-            locks=tuple(locks or _static_locks()),
+            mode=mode,
+            tables=_tables(session, mode) if version == 7 else (),
+            locks=tuple(locks or _static_locks(mode)),
             locks_measured=bool(locks),
             disk=_disk(session, request) if version == 7 else (),
         )
+
+
+def _mode(action: next_action.Action, request: conduct.Request) -> Mode:
+    """As the run that would go on began, else as asked."""
+    if isinstance(action, next_action.Resume) and request.mode is None:
+        return modes.parse(action.record.mode)
+    return request.mode or modes.DEFAULT
 
 
 def _steps(
@@ -109,7 +120,7 @@ def _steps(
         record, text = conduct.new_record(request, session), "begin a new run"
     before = next_action.passed_steps(journal.load_record(session, migration=request.migration))
     record, wanted = next_action.restrict(record, request.first, request.last, before)
-    planned = conduct.planned_seconds(session)
+    planned = conduct.planned_seconds(session, record.mode)
     rows = tuple(
         PlannedStep(
             name=step.name,
@@ -127,13 +138,15 @@ def _kept(status: str) -> str:
     return {"passed": "done", "skipped": "left out"}.get(status, "not now")
 
 
-def _tables(session: Session) -> tuple[Table, ...]:
+def _tables(session: Session, mode: str) -> tuple[Table, ...]:
     rows = session.rows(
         "SELECT c.relname AS name, greatest(c.reltuples, 0)::bigint AS rows,"
         " pg_total_relation_size(c.oid) AS bytes"
         " FROM pg_class c WHERE c.relnamespace = 'mandate'::regnamespace AND c.relkind = 'r' ORDER BY 3 DESC"
     )
-    return tuple(Table(row["name"], _rows(session, row), row["bytes"], _change(row["name"])) for row in rows)
+    return tuple(
+        Table(row["name"], _rows(session, row), row["bytes"], _change(row["name"], mode)) for row in rows
+    )
 
 
 def _rows(session: Session, row: Mapping[str, Any]) -> int:
@@ -145,7 +158,10 @@ def _rows(session: Session, row: Mapping[str, Any]) -> int:
     )
 
 
-def _change(table: str) -> str:
+def _change(table: str, mode: str) -> str:
+    if modes.by_engine(mode):
+        kept = table in ("organizations", "mandate_specs")
+        return ("domain text checked" if table == "mandate_specs" else "unchanged") if kept else "built anew"
     if table in _LARGE:
         return "rewritten once"
     if table in ("scopes", "policy_snapshots", "mandate_specs"):
@@ -153,19 +169,10 @@ def _change(table: str) -> str:
     return "keys renamed" if table == "domains" else "unchanged"
 
 
-def _static_locks() -> list[dict[str, Any]]:
+def _static_locks(mode: str) -> list[dict[str, Any]]:
+    """What is known without a rehearsal. The engine takes each for moments only, at its start and end."""
     names = ("domains", "scopes", "policy_snapshots", *_LARGE, "mandate_specs", "organizations")
     return [{"table": f"mandate.{name}", "mode": "AccessExclusiveLock", "seconds": None} for name in names]
-
-
-def _rehearsed(session: Session) -> Mapping[str, Any]:
-    if not journal.exists(session):
-        return {}
-    found = session.value(
-        "SELECT evidence FROM mandate_conductor.steps WHERE name = 'rehearse' AND status = 'passed'"
-        " ORDER BY finished_at DESC LIMIT 1"
-    )
-    return found or {}
 
 
 def _disk(session: Session, request: conduct.Request) -> tuple[Disk, ...]:

@@ -3,21 +3,25 @@
 Evidence per step, by key (every path relative to the run directory unless absolute):
 
 - preflight: as check, without fingerprints
-- stop:     services {kind, stopped [str]}, writers [{pid, user, application, address, state}]
+- stop:     services {kind, stopped [str]; online: running [str]},
+            writers [{pid, user, application, address, state}]
 - backup:   file, bytes, sha256, dump_seconds, verify_seconds, restore_seconds, scratch_database,
             tables [{table, rows, fingerprint, restored_fingerprint}], entries (archive entries read)
-- rehearse: database, steps [{name, seconds}], locks [{table, mode, seconds}]
+- rehearse: database, mode, steps [{name, seconds}], locks [{table, mode, seconds}], phases [{name, seconds}]
 - check:    checks [Check as below], passed, failed, errors, transcript
 - migrate:  method ("plain-sql"), seconds, transcript, statements [{tag, seconds}],
-            locks [{table, mode, seconds}]
+            locks [{table, mode, seconds}]; method "engine": seconds, phases [{name, seconds}],
+            fingerprints (as verify's, taken before the swap), blocked_milliseconds, attempts, blockers, locks
 - verify:   checks (as above), fingerprints [{table, rows_before, rows_after, before, after, equal}]
 - probe:    probes [{name, sql, expected, got, sqlstate, constraint, message, status}], rows_left,
             consumed [str] (side effects that a rolled-back probe cannot give back: sequence values)
-- restart:  services {kind, started [str]}, ready_url, ready_seconds
+- restart:  services {kind, started [str], stayed [str] (online)}, ready_url, ready_seconds
 - smoke:    calls [{url, status, ok, milliseconds, detail}], domain, rows_checked,
             logs {files [str], lines, findings [{file, line, text}]}
 - record:   execution_log, archive, link, migration_log {id, executed_at}
-- rollback: database_before, database_kept, written_since {table: rows}, export, seconds, notified [str]
+- rollback: database_before, database_kept, written_since {table: rows}, export, seconds, notified [str];
+            method "engine": tables [...], behind, blocked_milliseconds, attempts, stopped, restarted
+- finalize: tables [{table, rows, ...}], behind, bytes_freed, checks, passed, failed, errors
 
 A Check is {id, title, section, expect, result, status (pass|fail|error), rows [{...}], error, fix}.
 """
@@ -73,7 +77,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A whole run. `point_of_no_return` names the step after which going back means a restore."""
+    """A whole run. `mode` as in runbook.modes.
+
+    `point_of_no_return` names the step after which going back means a restore.
+    """
 
     run_id: str
     migration: str

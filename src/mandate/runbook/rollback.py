@@ -52,15 +52,15 @@ def from_backup(request: Request, watcher: conduct.Watcher) -> conduct.Result:
         latest = journal.load_record(session, migration=request.conduct.migration)
         if latest is not None and latest.status == "rolled-back" and request.archive is None:
             return conduct.Result(latest, nothing=f"run {latest.run_id} is rolled back already")
-        record = _record(request, session, latest)
+        record = to_undo(request.conduct, session, latest)
         archive = _archive(request, record)
         return _Rollback(request, watcher, record, archive, stack).run(session)
 
 
-def _record(request: Request, session: Session, latest: RunRecord | None) -> RunRecord:
+def to_undo(request: conduct.Request, session: Session, latest: RunRecord | None) -> RunRecord:
     """The run to undo; without one (the file was run by hand) a record of the rollback alone."""
     if latest is None or latest.status == "rolled-back":
-        return replace(conduct.new_record(request.conduct, session), steps=())
+        return replace(conduct.new_record(request, session), steps=())
     known = _from_file(latest)
     steps = tuple(step for step in known.steps if step.name != STEP_NAME)
     return replace(known, steps=tuple(map(_as_left, steps)))
@@ -203,16 +203,4 @@ class _Rollback:
         return conduct.Result(self._record, error)
 
     def _context(self) -> Context:
-        request, record = self._request.conduct, self._record
-        return Context(
-            migration=record.migration,
-            run_id=record.run_id,
-            started_at=record.started_at,
-            directory=Path(record.directory),
-            settings=request.settings,
-            target=request.target,
-            options=request.options,
-            reporter=self._watcher.reporter,
-            results={step.name: step.evidence for step in record.steps if step.status == "passed"},
-            estimates={},
-        )
+        return conduct.context(self._request.conduct, self._record, self._watcher.reporter)

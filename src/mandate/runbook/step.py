@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
+from mandate.rekey import cutover
+from mandate.runbook import modes
+from mandate.runbook.modes import Mode
 from mandate.settings import Settings
 
 
@@ -29,16 +32,42 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line decided for this run."""
+    """What the command line decided for this run.
+
+    `deadline_seconds` and `attempts` are those of the engine's cutover; None: what fits the mode.
+    """
 
     jobs: int
     lock_timeout_seconds: float
     assume_yes: bool = False
+    mode: Mode = modes.ENGINE
+    hold_cutover: bool = False
+    deadline_seconds: float | None = None
+    attempts: int | None = None
+
+    @property
+    def swap(self) -> cutover.Options:
+        """How the engine swaps.
+
+        With services up a client never waits longer than half a second, and it is tried until it works.
+        With services stopped nobody waits: it may take as long as a lock may, a few times.
+        """
+        if self.mode == modes.ONLINE:
+            return cutover.Options(deadline_seconds=self.deadline_seconds or 0.5, attempts=self.attempts)
+        deadline = self.deadline_seconds or max(1.0, self.lock_timeout_seconds)
+        return cutover.Options(
+            deadline_seconds=deadline,
+            lock_timeout_seconds=min(deadline, self.lock_timeout_seconds),
+            attempts=self.attempts or 3,
+        )
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a step may use. `results` holds the evidence of the steps done so far, by name."""
+    """Everything a step may use. `results` holds the evidence of the steps done so far, by name.
+
+    `rehearsing`: the target is a copy that nobody else uses.
+    """
 
     migration: str
     run_id: str
@@ -50,6 +79,19 @@ class Context:
     reporter: Reporter
     results: Mapping[str, Mapping[str, Any]]
     estimates: Mapping[str, float]
+    rehearsing: bool = False
+
+    @property
+    def services_up(self) -> bool:
+        """Whether others may be writing to the target while the run works on it."""
+        return self.options.mode == modes.ONLINE and not self.rehearsing
+
+    def on_copy(self, target: Target, directory: Path, results: Mapping[str, Mapping[str, Any]]) -> Context:
+        """The same run rehearsed on another database."""
+        options = replace(self.options, hold_cutover=False)
+        return replace(
+            self, target=target, directory=directory, results=results, options=options, rehearsing=True
+        )
 
     @property
     def application_name(self) -> str:

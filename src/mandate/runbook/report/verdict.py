@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mandate.runbook.checklist import criteria, evidence_of, items, rolled_back
+from mandate.runbook.modes import by_engine
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.report.words import plural, seconds
 
@@ -84,13 +85,24 @@ def _complete(record: RunRecord, name: str) -> Verdict:
         "Keep the backup and this run directory; check its signature wherever it is kept.",
         f"mandate report --verify {shlex.quote(record.directory)}",
     )
+    ends = _ends(record)
     watch = Action("Watch the application logs for errors about domains; test calls filtered by domain.")
     if not open_lines:
-        return Verdict("good", f"{name} is complete", proof, _state(record), (watch, keep))
+        return Verdict("good", f"{name} is complete", proof, _state(record), (watch, *ends, keep))
     count = plural(len(open_lines), "success criterion", "success criteria")
     look = Action(f"Look at what is open: {'; '.join(tick.text for tick in open_lines)}.")
     headline = f"{name} is complete, {count} not met or not looked at"
-    return Verdict("warn", headline, proof, _state(record), (look, watch, keep))
+    return Verdict("warn", headline, proof, _state(record), (look, watch, *ends, keep))
+
+
+def _ends(record: RunRecord) -> tuple[Action, ...]:
+    """How a reverse window ends."""
+    if not by_engine(record.mode) or record.step("finalize") is not None:
+        return ()
+    return (
+        Action("Should it turn out wrong, go back; nothing is lost.", f"mandate rollback {record.migration}"),
+        Action("When you are sure, drop the old tables.", f"mandate finalize {record.migration}"),
+    )
 
 
 def _running(record: RunRecord, name: str) -> Verdict:
@@ -142,13 +154,18 @@ def _rolled_back(record: RunRecord, name: str) -> Verdict:
     return Verdict(
         "warn",
         f"{name} was rolled back",
-        f"The database is back as it was{took}{why}. A run that was rolled back is a failed run.",
+        f"The database is back {_back_as(step)}{took}{why}. A run that was rolled back is a failed run.",
         _state(record),
         (
             Action("Find out why before trying again.", f"mandate diagnose {record.migration}"),
             *_after_rollback(step),
         ),
     )
+
+
+def _back_as(step: StepRecord | None) -> str:
+    lossless = step is not None and step.evidence.get("method") == "engine"
+    return "at version 7, with everything that was written since," if lossless else "as it was"
 
 
 def _after_rollback(step: StepRecord | None) -> tuple[Action, ...]:
@@ -199,10 +216,7 @@ def _lower(title: str) -> str:
 def _advice(record: RunRecord, step: StepRecord, code: Any) -> tuple[Action, ...]:
     again = Action("Then run it again; it continues where it stopped.", f"mandate run {record.migration}")
     diagnose = Action("Show each problem with its fix.", f"mandate diagnose {record.migration}")
-    back = Action(
-        "If it cannot be put right, bring version 7 back. What was written since is exported first.",
-        f"mandate rollback {record.migration} --from-backup",
-    )
+    back = _way_back(record)
     if code == "may-have-committed":
         return (Action("Find out whether it committed, before anything else.", "mandate status"), again)
     if step.name in ("check", "preflight"):
@@ -210,6 +224,16 @@ def _advice(record: RunRecord, step: StepRecord, code: Any) -> tuple[Action, ...
     if step.name in _BEFORE_MIGRATE or step.name == "migrate":
         return (again,)
     return (diagnose, back)
+
+
+def _way_back(record: RunRecord) -> Action:
+    if by_engine(record.mode):
+        text = "If it cannot be put right, bring version 7 back, with everything that was written since."
+        return Action(text, f"mandate rollback {record.migration}")
+    return Action(
+        "If it cannot be put right, bring version 7 back. What was written since is exported first.",
+        f"mandate rollback {record.migration} --from-backup",
+    )
 
 
 def _state(record: RunRecord) -> str:
@@ -229,16 +253,32 @@ def _services_stopped(record: RunRecord) -> bool:
 def _schema_state(record: RunRecord) -> str:
     migrate = record.step("migrate")
     if rolled_back(record):
-        return "The database is as it was before the migration."
+        step = record.step("rollback")
+        lossless = step is not None and step.evidence.get("method") == "engine"
+        also = ", and holds everything that was written since" if lossless else ""
+        return f"The database is as it was before the migration{also}."
+    final = record.step("finalize")
+    if final is not None and final.status == "passed":
+        return "The database is migrated, finally: version 7's tables were dropped."
     if migrate is None or migrate.status == "pending":
         return "Nothing was changed: the migrating step has not run."
     if (migrate.error or {}).get("code") == "may-have-committed":
         return "Not known: the connection was lost while committing."
     return {
-        "passed": "The database is migrated." + _back(record),
-        "failed": "The database is unchanged: the migration is one transaction and was undone.",
+        "passed": "The database is migrated." + _back(record) + _window(record),
+        "failed": _unchanged(record),
         "skipped": "The migrating step was skipped.",
     }.get(migrate.status, "The migrating step has not reported its end: wholly old or wholly new.")
+
+
+def _window(record: RunRecord) -> str:
+    return " Version 7's tables are kept, to go back to without loss." if by_engine(record.mode) else ""
+
+
+def _unchanged(record: RunRecord) -> str:
+    if by_engine(record.mode):
+        return "Version 7 is in use, unchanged; what was built beside it waits for the next attempt."
+    return "The database is unchanged: the migration is one transaction and was undone."
 
 
 def _back(record: RunRecord) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mandate.errors import WriterConnected
 from mandate.runbook import logs, services, smoke, writers
+from mandate.runbook.services.adapter import Adapter
 from mandate.runbook.step import Context, Outcome
 
 UNSEEN = (
@@ -22,10 +23,15 @@ class Stop:
     exit_code = WriterConnected.exit_code
 
     def run(self, context: Context) -> Outcome:
-        """Raises ServiceFailed or WriterConnected. Stopping again after a crash is fine."""
+        """Raises ServiceFailed or WriterConnected. Stopping again after a crash is fine.
+
+        Online it only looks.
+        """
         # Before the stop, so that what the services say while they stop is looked at later.
         offsets = logs.mark(smoke.log_globs(context.settings))
         adapter = services.adapter(context.settings.services)
+        if context.services_up:
+            return _stay_up(context, adapter, offsets)
         stopped = adapter.stop(context.reporter)
         evidence: dict[str, Any] = {
             "services": {"kind": adapter.kind, "stopped": stopped},
@@ -36,6 +42,22 @@ class Stop:
         if adapter.kind == "none":
             warnings.append("no service was stopped by this run: services.kind is none")
         return Outcome(_summary(stopped, evidence), evidence, warnings=tuple(warnings))
+
+
+def _stay_up(context: Context, adapter: Adapter, offsets: dict[str, Any]) -> Outcome:
+    """Online nothing is stopped; who writes is written down for whoever reads the report."""
+    running = adapter.running()
+    with context.session() as session:
+        ignore = context.settings.services.ignore_applications
+        others = writers.connected(session, context.application_name, ignore)
+    evidence = {
+        "services": {"kind": adapter.kind, "stopped": [], "running": running},
+        "writers": [one.as_dict() for one in others],
+        "log_offsets": offsets,
+    }
+    names = f" ({', '.join(running)})" if running else ""
+    count = f"{len(others)} other session{'' if len(others) == 1 else 's'} connected"
+    return Outcome(f"not needed: services stay up{names}; {count}", evidence)
 
 
 def _prove(context: Context, so_far: dict[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mandate.errors import CheckFailed, MandateError
 from mandate.postgres import database
 from mandate.postgres.connection import Target
-from mandate.runbook import restore
+from mandate.runbook import engine_run, modes, restore
 from mandate.runbook.step import Context, Outcome, Step
 
 
@@ -33,6 +33,9 @@ class Rehearse:
             raise CheckFailed("there is no proven backup to rehearse on", hint="run the backup step first")
         target = restore.scratch(context, backup)
         rehearsal = _Rehearsal(context, target, context.directory / "rehearsal")
+        if modes.by_engine(context.options.mode):
+            # The backup of a run that is gone on with may hold a half-built change.
+            engine_run.clean(rehearsal.inner())
         for step in self.inner:
             rehearsal.play(step)
         rehearsal.roll_back(Path(str(backup["file"])))
@@ -57,16 +60,21 @@ class _Rehearsal:
     def play(self, step: Step, *, again: bool = False) -> None:
         name = f"{step.name} again" if again else step.name
         with self._timed(name):
-            inner = replace(
-                self.context, target=self.target, directory=self.directory, results=dict(self.results)
-            )
-            outcome = step.run(inner)
+            outcome = step.run(self.inner())
         if not again:
             self.results[step.name] = outcome.evidence
 
+    def inner(self) -> Context:
+        """The run on the copy."""
+        return self.context.on_copy(self.target, self.directory, dict(self.results))
+
     def roll_back(self, backup: Path) -> None:
+        """As `mandate rollback 008` would in this mode."""
         with self._timed("rollback"):
-            restore.rollback_rehearsed(self.context, self.target, backup)
+            if modes.by_engine(self.context.options.mode):
+                engine_run.roll_back(self.inner())
+            else:
+                restore.rollback_rehearsed(self.context, self.target, backup)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -86,7 +94,9 @@ class _Rehearsal:
         evidence = {
             "database": self.target.database,
             "steps": self.seconds,
+            "mode": self.context.options.mode,
             "locks": migrate.get("locks", []),
+            "phases": migrate.get("phases", []),
             "statements": migrate.get("statements", []),
         }
         times = {item["name"]: item["seconds"] for item in self.seconds}

@@ -1,4 +1,4 @@
-"""Guide step 5: the migration, by the hand-run file through psql."""
+"""Guide step 5: the migration, by the rekey engine or by the hand-run file through psql."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown
 from mandate.postgres.connection import Session
-from mandate.runbook import files, handrun, migrations, writers
+from mandate.runbook import engine_run, files, handrun, migrations, modes, writers
 from mandate.runbook.step import Context, Outcome
 
 
@@ -18,29 +18,44 @@ class Migrate:
     exit_code: int = MigrationFailed.exit_code
 
     def run(self, context: Context) -> Outcome:
-        """Run the file; whatever psql says, the schema version decides how it went.
+        """Migrate; whatever is said on the way, the schema version decides how it went.
 
         Raises MigrationFailed with the database at version 7, OutcomeUnknown when the server went away,
         WriterConnected when somebody came back.
         """
+        by_engine = modes.by_engine(context.options.mode)
         with context.session() as session:
             handrun.wait_until_gone(session, context.application_name, terminate=False)
-            if migrations.require_version(session) == 8:
+            if not by_engine and migrations.require_version(session) == 8:
                 return Outcome("found done: the database is at version 8", {"method": "found done"})
-            _require_no_writer(session, context)
-        try:
-            evidence = handrun.run(_request(context), context.reporter)
-        except (MigrationFailed, OSError) as error:
-            if _version_after(error, context) == 8:
-                return Outcome("committed, although psql did not live to say so", {"method": "plain-sql"})
-            raise
-        if _version(context) != 8:
-            raise MigrationFailed(
-                "psql ended well and the database is not at version 8",
-                hint=f"read {evidence['transcript']} in the run directory",
-            )
-        _record(context)
-        return Outcome(f"committed after {evidence['seconds']:.1f} s", evidence)
+            if not context.services_up and migrations.require_version(session) != 8:
+                _require_no_writer(session, context)
+        return _by_engine(context) if by_engine else _by_hand(context)
+
+
+def _by_engine(context: Context) -> Outcome:
+    evidence = engine_run.migrate(context)
+    blocked = evidence["blocked_milliseconds"]
+    if not evidence["phases"]:
+        return Outcome("found done: the database is at version 8", {"method": "found done"})
+    waited = "" if blocked is None else f"; tables were locked for {blocked:.0f} ms"
+    return Outcome(f"built, verified and swapped in {evidence['seconds']:.1f} s{waited}", evidence)
+
+
+def _by_hand(context: Context) -> Outcome:
+    try:
+        evidence = handrun.run(_request(context), context.reporter)
+    except (MigrationFailed, OSError) as error:
+        if _version_after(error, context) == 8:
+            return Outcome("committed, although psql did not live to say so", {"method": "plain-sql"})
+        raise
+    if _version(context) != 8:
+        raise MigrationFailed(
+            "psql ended well and the database is not at version 8",
+            hint=f"read {evidence['transcript']} in the run directory",
+        )
+    _record(context)
+    return Outcome(f"committed after {evidence['seconds']:.1f} s", evidence)
 
 
 def _require_no_writer(session: Session, context: Context) -> None:

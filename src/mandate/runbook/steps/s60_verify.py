@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mandate.errors import VerificationFailed
-from mandate.runbook import checks, files, proof
+from mandate.runbook import checks, files, modes, proof
 from mandate.runbook.step import Context, Outcome
 
 
@@ -23,10 +24,9 @@ class Verify:
             checks.clean_up(session)
         transcript = context.directory / "verify.txt"
         transcript.write_text(report.transcript, "utf-8")
-        earlier = context.results.get("check", {}).get("before")
-        tables = proof.compare(earlier, proof.after(context.target, context.reporter)) if earlier else []
+        tables = _compared(context)
         evidence = {**report.as_evidence(), "transcript": transcript.name, "fingerprints": tables}
-        _require(report, tables, evidence)
+        _require(report, tables, evidence, context)
         rows = sum(table["rows_after"] for table in tables)
         return Outcome(
             f"{report.count('pass')} of {len(report.checks)} verifications passed, "
@@ -38,15 +38,32 @@ class Verify:
         )
 
 
-def _require(report: checks.Report, tables: list[dict[str, object]], evidence: dict[str, object]) -> None:
+def _compared(context: Context) -> list[dict[str, Any]]:
+    """Fingerprints before and after; where writers kept writing, those that the engine took together."""
+    earlier = context.results.get("check", {}).get("before")
+    if earlier:
+        return proof.compare(earlier, proof.after(context.target, context.reporter))
+    return list(context.results.get("migrate", {}).get("fingerprints", []))
+
+
+def _require(
+    report: checks.Report, tables: list[dict[str, Any]], evidence: dict[str, object], context: Context
+) -> None:
     problems = [check.id for check in report.failing()]
     problems += [f"rows of {table['table']} differ" for table in tables if not table["equal"]]
     if problems:
         raise VerificationFailed(
             f"verification failed: {', '.join(problems)}",
-            hint="`mandate rollback 008 --from-backup` goes back to version 7; services are still stopped",
+            hint=_way_back(context),
             evidence=evidence,
         )
+
+
+def _way_back(context: Context) -> str:
+    away = "" if context.services_up else "; services are still stopped"
+    if modes.by_engine(context.options.mode):
+        return f"`mandate rollback 008` goes back to version 7, with everything written since{away}"
+    return f"`mandate rollback 008 --from-backup` goes back to version 7{away}"
 
 
 STEP = Verify()

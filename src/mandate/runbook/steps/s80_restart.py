@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mandate.errors import ServiceFailed
 from mandate.runbook import readiness, services
+from mandate.runbook.services import program
+from mandate.runbook.services.adapter import Adapter
 from mandate.runbook.step import Context, Outcome
 
 
@@ -25,6 +27,8 @@ class Restart:
                 skipped=True,
             )
         url = readiness.url(context.settings)
+        if context.services_up:
+            return _still_up(context, adapter, url)
         stopped = context.results.get("stop", {}).get("services", {}).get("stopped", [])
         started = adapter.start(context.reporter, stopped)
         seconds = readiness.wait(
@@ -43,6 +47,27 @@ class Restart:
                 "ready_seconds": round(seconds, 3),
             },
         )
+
+
+def _still_up(context: Context, adapter: Adapter, url: str) -> Outcome:
+    """Online: those that ran before still run, and answer."""
+    before = context.results.get("stop", {}).get("services", {}).get("running", [])
+    running = adapter.running()
+    if gone := sorted(set(before) - set(running)):
+        raise ServiceFailed(
+            program.with_log(f"{', '.join(gone)} ended while the migration ran", adapter.log_tail(gone)),
+            hint="start it, then run again: the run goes on from this step",
+            services=gone,
+        )
+    evidence = {"kind": adapter.kind, "started": [], "stayed": running}
+    if not running and adapter.kind != "command":
+        return Outcome("no service was running before the migration", {"services": evidence}, skipped=True)
+    limit = context.settings.services.ready_timeout_seconds
+    seconds = readiness.wait(url, adapter, running, limit, context.reporter)
+    return Outcome(
+        f"not needed: {', '.join(running) or 'the services'} stayed up and ready",
+        {"services": evidence, "ready_url": url, "ready_seconds": round(seconds, 3)},
+    )
 
 
 STEP = Restart()

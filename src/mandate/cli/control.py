@@ -1,0 +1,127 @@
+"""mandate pause, resume, throttle, cutover, abort: control of a running change from another terminal."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from mandate.cli import options, output, run
+from mandate.cli.output import Format
+from mandate.errors import NeedsPerson, RunLocked
+from mandate.postgres import lock
+from mandate.postgres.connection import Target, connect
+from mandate.postgres.target import resolve
+from mandate.rekey import journal
+from mandate.rekey.engine import Engine
+from mandate.runbook import identity
+
+Share = Annotated[
+    float,
+    typer.Argument(min=0.01, max=1, help="Share of the time that the copy may work; 1 is all of it."),
+]
+
+# What a command asks of a change, and what it says then: of 008 and of any other alike.
+PAUSE: dict[str, Any] = {"paused": True}
+RESUME: dict[str, Any] = {"paused": False}
+RELEASE: dict[str, Any] = {"hold_cutover": False}
+PAUSED = "asked to pause; clients go on, and what they change is noted"
+RESUMED = "asked to go on"
+RELEASED = "the cutover is released"
+
+
+def throttled(share: float) -> str:
+    """What is said about a new share."""
+    return f"the copy may work {share:.0%} of the time"
+
+
+def ask(target: Target, name: str, format: Format, said: str, **changes: Any) -> int:
+    """Ask something of the change called `name`. Raises NeedsPerson when none is under way."""
+    with connect(target, application_name="mandate-control") as session:
+        if not journal.exists(session) or not journal.ask(session, name, **changes):
+            raise NeedsPerson(
+                f"there is no change called {name} under way", hint="`mandate status` says what is"
+            )
+    output.emit(format, "rekey-control", {"asked": changes}, lambda: said)
+    return 0
+
+
+def end(made: Engine, format: Format) -> int:
+    """End a change before its swap, whether its run is alive (then it is asked) or dead (then at once)."""
+    try:
+        with lock.held(made.target, f"mandate-abort {made.name} pid {os.getpid()}", wait_seconds=0):
+            made.sweep()
+    except RunLocked:
+        return ask(made.target, made.name, format, "asked to abort", abort=True)
+    said = f"{made.name}: nothing of it is left"
+    output.emit(format, "rekey-control", {"aborted": made.name}, lambda: said)
+    return 0
+
+
+def _target(migration: str, dsn: str | None, config: options.Config) -> Target:
+    run.require_008(migration)
+    return resolve(options.load(config, {"database.dsn": dsn}))
+
+
+@options.command
+def pause(
+    migration: run.Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Let a running migration stop working until `resume`; clients go on."""
+    return ask(_target(migration, dsn, config), identity.NAME, format, PAUSED, **PAUSE)
+
+
+@options.command
+def resume(
+    migration: run.Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Let a paused migration go on."""
+    return ask(_target(migration, dsn, config), identity.NAME, format, RESUMED, **RESUME)
+
+
+@options.command
+def throttle(
+    migration: run.Migration,
+    share: Share,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Slow the copy of a running migration down, or let it go again."""
+    return ask(_target(migration, dsn, config), identity.NAME, format, throttled(share), throttle=share)
+
+
+@options.command
+def cutover(
+    migration: run.Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """Release the cutover that `mandate run 008 --hold-cutover` holds."""
+    return ask(_target(migration, dsn, config), identity.NAME, format, RELEASED, **RELEASE)
+
+
+@options.command
+def abort(
+    migration: run.Migration,
+    dsn: options.Dsn = None,
+    config: options.Config = None,
+    format: options.FormatOption = Format.TEXT,
+) -> int:
+    """End a migration before its swap and drop what it built, whether its run is alive or dead."""
+    target = _target(migration, dsn, config)
+    return end(identity.engine(target, output.ConsoleReporter(format), online=True, jobs=1), format)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (pause, resume, throttle, cutover, abort):
+        app.command()(command)

@@ -1,0 +1,276 @@
+"""The two ends of a reverse window, as steps of the run that opened it: rollback without loss, finalize."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mandate.errors import (
+    AwaitingApproval,
+    DatabaseError,
+    MandateError,
+    NeedsPerson,
+    VerificationFailed,
+)
+from mandate.postgres import lock
+from mandate.postgres.connection import Session
+from mandate.rekey import journal as engine_journal
+from mandate.runbook import (
+    checks,
+    conduct,
+    engine_run,
+    files,
+    identity,
+    journal,
+    migrations,
+    modes,
+    rollback,
+    window,
+)
+from mandate.runbook.checklist import checklist, criteria
+from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.step import Context, Step
+from mandate.runbook.steps import s10_stop, s80_restart
+from mandate.runbook.window import Window
+
+FINALIZE = "finalize"
+FROM_BACKUP = "`mandate rollback 008 --from-backup` restores the backup; what was written since is exported"
+
+Approve = Callable[[Window], bool]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to end. `online` None: services stay up if the run kept them up."""
+
+    conduct: conduct.Request
+    approve: Approve
+    online: bool | None = None
+
+
+def lossless(request: Request, watcher: conduct.Watcher) -> conduct.Result:
+    """Bring version 7 back with everything written since; the run's record, with a step `rollback`.
+
+    Raises RunLocked, NotMandate, NeedsPerson (there is no window to go back through), AwaitingApproval
+    before anything is begun. Run again after a crash it goes on where it was.
+    """
+    with _held(request, "rollback") as held:
+        state = _change_status(held.session)
+        if held.latest is not None and held.latest.status == "rolled-back" and held.version == 7:
+            return conduct.Result(held.latest, nothing=f"run {held.latest.run_id} is rolled back already")
+        if state not in ("swapped", "rolled back") or (state == "rolled back" and held.version == 8):
+            raise _no_way_back(state, held.version)
+        _ask(request, held.session)
+        record = rollback.to_undo(request.conduct, held.session, held.latest)
+        work = _RollBack(_in_mode(request, record), watcher, record, held.session)
+        return work.run("Rolling back", "asked to go back to version 7, with everything written since")
+
+
+def finalize(request: Request, watcher: conduct.Watcher) -> conduct.Result:
+    """End the window: drop version 7's tables; the run's record, with a step `finalize`.
+
+    Raises as `lossless` does; NeedsPerson too when the run is not complete.
+    """
+    with _held(request, "finalize") as held:
+        state, latest = _change_status(held.session), held.latest
+        if state == "finalized" and held.version == 8:
+            return conduct.Result(latest, nothing="migration 008 is finalized already")
+        if state != "swapped":
+            raise NeedsPerson(
+                "there is no reverse window to end: "
+                + ("008 was not run by the engine" if state is None else f"008 is {state}"),
+                hint="`mandate status` says where it stands",
+            )
+        if latest is not None and latest.status != "complete":
+            raise NeedsPerson(
+                f"run {latest.run_id} is not complete: after finalize there is no way back from it",
+                hint="`mandate run 008` goes on with it; `mandate rollback 008` goes back",
+            )
+        _ask(request, held.session)
+        record = rollback.to_undo(request.conduct, held.session, latest)
+        work = _Finalize(_in_mode(request, record), watcher, record, held.session)
+        return work.run("Finalizing", "asked to drop version 7's tables")
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A database that this process holds."""
+
+    session: Session
+    version: int
+    latest: RunRecord | None
+
+
+@contextmanager
+def _held(request: Request, what: str) -> Iterator[_Held]:
+    """Hold the database of a request. Raises RunLocked, NotMandate."""
+    name = f"mandate-{what} on {platform.node()} pid {os.getpid()}"
+    asked = request.conduct
+    with lock.held(asked.target, name, wait_seconds=asked.wait_seconds) as session:
+        version = conduct.require_version(session)
+        engine_run.end_orphans(session)
+        yield _Held(session, version, journal.load_record(session, migration=asked.migration))
+
+
+def _change_status(session: Session) -> str | None:
+    change = engine_journal.load(session, identity.NAME)
+    return change.status if change else None
+
+
+def _no_way_back(state: str | None, version: int) -> NeedsPerson:
+    if version == 7:
+        hint = "`mandate abort 008` drops what was built beside it" if state == "running" else None
+        return NeedsPerson("there is nothing to roll back: version 7 is in use", hint=hint)
+    why = {
+        None: "008 was run as plain SQL, which keeps no old tables",
+        "finalized": "008 was finalized, which dropped version 7's tables",
+    }.get(state, f"the engine's change is {state}, and version 8 is in use")
+    return NeedsPerson(f"there is no way back without loss: {why}", hint=FROM_BACKUP)
+
+
+def _ask(request: Request, session: Session) -> None:
+    found = window.look(session)
+    if found is not None and not request.approve(found):
+        raise AwaitingApproval("not approved: nothing was changed", hint="--yes answers the question")
+
+
+def _in_mode(request: Request, record: RunRecord) -> conduct.Request:
+    """The engine with the services as they were in the run, unless told otherwise."""
+    online = record.mode == modes.ONLINE if request.online is None else request.online
+    return conduct.in_mode(request.conduct, modes.ONLINE if online else modes.ENGINE)
+
+
+class _End:
+    """One step that is added to the record of a run."""
+
+    name: str
+    title: str
+
+    def __init__(
+        self, request: conduct.Request, watcher: conduct.Watcher, record: RunRecord, session: Session
+    ) -> None:
+        self._request, self._watcher, self._session = request, watcher, session
+        steps = tuple(step for step in record.steps if step.name != self.name)
+        self._record = replace(record, steps=steps)
+        self._step = StepRecord(
+            name=self.name,
+            title=self.title,
+            guide="rollback",
+            critical=True,
+            status="running",
+            started_at=datetime.now(UTC),
+            attempts=1,
+        )
+
+    def act(self, context: Context) -> tuple[str, Mapping[str, Any]]:
+        """Do it; a line for a person, and the evidence."""
+        raise NotImplementedError
+
+    def ended(self, record: RunRecord) -> RunRecord:
+        """The record of a run that this has ended."""
+        return record
+
+    def run(self, verb: str, because: str) -> conduct.Result:
+        conduct.make_directory(Path(self._record.directory))
+        self._watcher.started(self._record, verb, because)
+        self._watcher.step_started(self._step)
+        try:
+            summary, evidence = self.act(self._context())
+        except MandateError as error:
+            return self._failed(error)
+        step = replace(
+            self._step,
+            status="passed",
+            finished_at=datetime.now(UTC),
+            summary=summary,
+            evidence=evidence,
+        )
+        self._keep(self.ended(replace(self._record, steps=(*self._record.steps, step))))
+        self._watcher.step_ended(step)
+        return conduct.Result(self._record)
+
+    def play(self, step: Step) -> str:
+        """A step of the guide, as part of this one."""
+        outcome = step.run(self._context())
+        self._watcher.reporter.line(f"           {step.name}: {outcome.summary}")
+        return outcome.summary
+
+    def _context(self) -> Context:
+        return conduct.context(self._request, self._record, self._watcher.reporter)
+
+    def _keep(self, record: RunRecord) -> None:
+        self._record = replace(record, checklist=checklist(record), criteria=criteria(record))
+        with self._context().session() as session:
+            journal.import_record(session, self._record)
+        journal.write_run_file(self._record)
+
+    def _failed(self, error: MandateError) -> conduct.Result:
+        step = replace(
+            self._step,
+            status="failed",
+            finished_at=datetime.now(UTC),
+            summary=error.message,
+            error=error.as_dict(),
+        )
+        self._watcher.step_ended(step)
+        self._record = replace(self._record, steps=(*self._record.steps, step), exit_code=error.exit_code)
+        journal.write_run_file(self._record)
+        return conduct.Result(self._record, error)
+
+
+class _RollBack(_End):
+    name = rollback.STEP_NAME
+    title = "Rollback without loss"
+
+    def act(self, context: Context) -> tuple[str, Mapping[str, Any]]:
+        behind = window.look(self._session)
+        stopped = None if context.services_up else self.play(s10_stop.STEP)
+        evidence = engine_run.roll_back(self._context())
+        # The database is back, whatever becomes of the services: a crash from here on must not undo that.
+        with suppress(DatabaseError):
+            journal.Journal(self._session, self._record.run_id).close(
+                "rolled-back", 8, datetime.now(UTC), "version 7 is back, with everything written since"
+            )
+        restarted = None if context.services_up else self.play(s80_restart.STEP)
+        waited = evidence.get("blocked_milliseconds")
+        text = "back at version 7, with everything that was written since"
+        text += "" if waited is None else f"; tables were locked for {waited:.0f} ms"
+        figures = {
+            **evidence,
+            "method": "engine",
+            "behind": behind.behind if behind else None,
+            "schema_version": migrations.require_version(self._session),
+            "stopped": stopped,
+            "restarted": restarted,
+        }
+        return text, figures
+
+    def ended(self, record: RunRecord) -> RunRecord:
+        return replace(record, status="rolled-back", exit_code=8, finished_at=datetime.now(UTC))
+
+
+class _Finalize(_End):
+    name = FINALIZE
+    title = "Drop version 7's tables"
+
+    def act(self, context: Context) -> tuple[str, Mapping[str, Any]]:
+        before = window.look(self._session)
+        evidence = engine_run.engine(context).finalize()
+        report = checks.run(self._session, files.verification(), context.reporter)
+        checks.clean_up(self._session)
+        freed = before.bytes if before else 0
+        figures = {**evidence, **report.as_evidence(), "bytes_freed": freed}
+        if not report.passed:
+            names = ", ".join(check.id for check in report.failing())
+            raise VerificationFailed(
+                f"finalized, and the verification failed: {names}",
+                hint="`mandate diagnose 008` shows the rows",
+                evidence=figures,
+            )
+        return f"finalized: {freed / (1 << 20):,.1f} MiB given back; version 8 verified once more", figures

@@ -1,0 +1,166 @@
+"""Migration 008 by the rekey engine, as steps of a run see it: there, and back again without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown, VerificationFailed
+from mandate.postgres.connection import Session
+from mandate.rekey import journal
+from mandate.rekey.engine import Engine
+from mandate.rekey.fingerprint import Fingerprint
+from mandate.runbook import identity, migrations
+from mandate.runbook.step import Context
+
+VERSION = 8
+
+
+def engine(context: Context) -> Engine:
+    """The engine for a run's database, with the run's options."""
+    return identity.engine(
+        context.target,
+        context.reporter,
+        online=context.services_up,
+        jobs=context.options.jobs,
+        swap=context.options.swap,
+    )
+
+
+def end_orphans(session: Session) -> None:
+    """End sessions of an engine whose process died; for who holds the run's lock: none can be alive."""
+    session.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = ANY (%s) AND datname = current_database()",
+        ([f"mandate-rekey-{identity.NAME}", f"mandate-load-{identity.NAME}"],),
+    )
+
+
+def under_way(session: Session) -> bool:
+    """Whether the engine has something in this database: a half-built change, or a reverse window."""
+    change = journal.load(session, identity.NAME)
+    return change is not None and change.status in ("running", "swapped")
+
+
+def migrate(context: Context) -> dict[str, Any]:
+    """Take the database to version 8, from wherever the engine left it; evidence as runbook.record says.
+
+    Raises MigrationFailed and CheckFailed (version 7 is in use, running again goes on), OutcomeUnknown when
+    the server is away, engine.Aborted.
+    """
+    made = engine(context)
+    _hold(context, made)
+    try:
+        if _version(context) != VERSION:
+            made.run()
+    except (DatabaseError, VerificationFailed) as error:
+        if _version_after(error, context) != VERSION:
+            raise _as_failure(error) from error
+    made.finish()
+    with context.session() as session:
+        _record(session)
+        return figures(session)
+
+
+def _hold(context: Context, made: Engine) -> None:
+    """The cutover is held before the first phase begins: nobody could be fast enough afterwards."""
+    if context.options.hold_cutover:
+        with context.session() as session:
+            if migrations.require_version(session) != VERSION:
+                journal.begin(session, made.spec)
+                journal.ask(session, made.name, hold_cutover=True)
+
+
+def _version(context: Context) -> int:
+    with context.session() as session:
+        return migrations.require_version(session)
+
+
+def _version_after(failure: Exception, context: Context) -> int:
+    """The schema version; raises OutcomeUnknown when there is nobody to ask."""
+    try:
+        return _version(context)
+    except DatabaseError as lost:
+        raise OutcomeUnknown(
+            f"{failure}; whether it swapped is not known: {lost.message}",
+            hint="when the server is back, `mandate run 008` finds out and goes on",
+        ) from lost
+
+
+def _as_failure(error: DatabaseError | VerificationFailed) -> MigrationFailed:
+    """What ended the engine before its swap left the database as it was."""
+    return MigrationFailed(
+        f"{error.message}; version 7 is in use as before",
+        hint=error.hint
+        or "`mandate run 008` goes on where it stopped; `mandate abort 008` drops what it built",
+        **error.fields,
+    )
+
+
+def _record(session: Session) -> None:
+    file = next(file for file in migrations.files() if file.version == VERSION)
+    migrations.record(session, file.version, file.path.name, file.sha256)
+
+
+def figures(session: Session) -> dict[str, Any]:
+    """What the engine's journal holds of the newest change."""
+    phases = journal.phases(session, identity.NAME)
+    of = {phase.phase: phase.evidence for phase in phases}
+    times: list[dict[str, Any]] = [
+        {"name": phase.phase, "seconds": float(phase.evidence.get("seconds", 0.0))} for phase in phases
+    ]
+    swap = of.get("cutover", {})
+    proofs = of.get("verify", {}).get("tables", [])
+    blocked = swap.get("blocked_milliseconds")
+    return {
+        "method": "engine",
+        "seconds": round(sum(time["seconds"] for time in times), 3),
+        "phases": times,
+        "fingerprints": [compared(proof) for proof in proofs],
+        "blocked_milliseconds": blocked,
+        "attempts": swap.get("attempts"),
+        "blockers": swap.get("blockers", []),
+        "locks": _locks(proofs, blocked),
+    }
+
+
+def compared(proof: Mapping[str, Any]) -> dict[str, Any]:
+    """A proof of the engine in the form of step verify's fingerprints."""
+    source, destination = str(proof["source"]), str(proof["destination"])
+    return {
+        "table": proof["table"],
+        "rows_before": Fingerprint.parse(source).rows,
+        "rows_after": Fingerprint.parse(destination).rows,
+        "before": source,
+        "after": destination,
+        "equal": proof["equal"],
+    }
+
+
+def _locks(proofs: Sequence[Mapping[str, Any]], blocked: float | None) -> list[dict[str, Any]]:
+    """All tables are locked together, for as long as the swap blocks."""
+    seconds = None if blocked is None else blocked / 1000
+    return [{"table": proof["table"], "mode": "AccessExclusiveLock", "seconds": seconds} for proof in proofs]
+
+
+def roll_back(context: Context) -> dict[str, Any]:
+    """Version 7 with everything that was written since; the engine's evidence.
+
+    Raises NeedsPerson when the change is not in its reverse window.
+    """
+    made = engine(context)
+    with context.session() as session:
+        change = journal.load(session, made.name)
+    evidence = {} if change and change.status == "rolled back" else made.rollback()
+    made.finish()
+    with context.session() as session:
+        migrations.forget(session, VERSION)
+    return evidence
+
+
+def clean(context: Context) -> None:
+    """Drop what a change that is under way has built; for a copy of a database that has one."""
+    with context.session() as session:
+        change = journal.load(session, identity.NAME)
+    if change is not None and change.status == "running":
+        engine(context).abort()
