@@ -48,7 +48,7 @@ Deadline = Annotated[
         "--deadline",
         min=0.01,
         max=600,
-        help="Longest wait of a client at the cutover, in seconds; 0.5 online, else the lock timeout.",
+        help="Longest wait of a client at the cutover, in seconds; 0.5 online, else 60.",
     ),
 ]
 Attempts = Annotated[

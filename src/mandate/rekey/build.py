@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from queue import SimpleQueue
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter, Silent
 from mandate.progress import Task as ProgressTask
-from mandate.rekey import catalogue, dressing, rewriting, shadow, views
+from mandate.rekey import catalogue, dressing, rewriting, shadow, spec, views
 from mandate.rekey import foreign_keys as keys_of
 from mandate.rekey.catalogue import Catalogue, Index, View
 from mandate.rekey.model import Graph, Group, NewTable
@@ -104,6 +105,15 @@ def _index_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing
     for built in indexes(graph, kept, table):
         if built.index.name not in there.relations:
             yield Task(0, f"index {built.index.name}", built.index.bytes, tuple(_index(graph, built)))
+    for wanted in graph.spec.index:
+        if wanted.table == str(table) and wanted.name not in there.relations:
+            statement = sql.SQL("CREATE {}INDEX {} ON {} {}").format(
+                sql.SQL("UNIQUE " if wanted.unique else ""),
+                sql.Identifier(wanted.name),
+                sql.Identifier(*shadow.place(graph, table)),
+                Verbatim(wanted.on),
+            )
+            yield Task(0, f"index {wanted.name}", table.old.bytes // 10, (statement,))
 
 
 def _finish_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
@@ -154,9 +164,10 @@ def _all_indexes(graph: Graph, kept: Catalogue, table: NewTable) -> list[Built]:
         if not index.exclusion
     ]
     ordered = sorted(found, key=lambda built: _rank(built.index))
+    wanted = [each for each in graph.spec.index if each.table == str(table)]
     made: list[Built] = []
     for built in ordered:
-        why = _why_not(built, made)
+        why = _superseded(built.index, wanted) or _why_not(built, made)
         made.append(built if why is None else Built(built.index, built.definition, why))
     return made
 
@@ -166,6 +177,16 @@ def _rank(index: Index) -> int:
     if index.constraint_type is not None:
         return 0 if index.constraint_type == "p" else 1
     return 2 if index.unique else 3
+
+
+def _superseded(index: Index, wanted: Sequence[spec.Index]) -> str | None:
+    """The index of the spec that takes its place."""
+    if index.constraint_type is not None:
+        return None
+    for each in wanted:
+        if index.name == each.name or any(re.search(text, index.definition) for text in each.instead_of):
+            return f"the spec has {each.name} instead"
+    return None
 
 
 def _why_not(built: Built, before: Sequence[Built]) -> str | None:

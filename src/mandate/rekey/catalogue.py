@@ -259,6 +259,15 @@ class Function:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """A table of nobody's change that the spec's foreign keys refer to."""
+
+    oid: int
+    schema: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """All of it. Columns, indexes, triggers and statistics are the views' too; `views` in order of need."""
 
@@ -273,6 +282,7 @@ class Catalogue:
     publications: tuple[Publication, ...]
     views: tuple[View, ...] = ()
     functions: tuple[Function, ...] = field(default=())
+    outside: tuple[Outside, ...] = ()
 
     def table(self, oid: int) -> Relation:
         """The table with this oid. Raises StopIteration."""
@@ -315,6 +325,9 @@ def live(session: Session, graph: Graph) -> Catalogue:
         "publications": _rows(session, "publications", names),
         "views": views,
         "functions": _rows(session, "functions", related),
+        "outside": _rows(
+            session, "outside", {**names, "names": [key.references for key in graph.spec.foreign_key]}
+        ),
     }
     return _adapter().validate_python(found)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import maps, references
+from mandate.rekey import json_keys, maps, references
 from mandate.rekey.direction import (
     FORWARD,
     Direction,
@@ -178,7 +178,7 @@ def until_small(
 def _apply(session: Session, graph: Graph, direction: Direction, limit: int | None) -> int:
     """The order matters: rows leave by the maps that they were written by, and come by those of now."""
     complete = _complete(session, graph, direction)
-    taken = _pending(session, graph, direction, limit, complete)
+    taken = _with_json(graph, direction, _pending(session, graph, direction, limit, complete))
     if not any(each.keys for each in taken):
         return 0
     moved = _mark_moved(session, graph, direction, taken)
@@ -188,9 +188,9 @@ def _apply(session: Session, graph: Graph, direction: Direction, limit: int | No
     for each in reversed(taken):
         _delete(session, graph, direction, each)
     _delete_moved(session, graph, direction, moved)
-    for change, owner in _parents(graph, taken):
-        _prefer_index(session, owner)
-        maps.follow(session, graph, direction, change, _keys(graph, direction, owner))
+    for change, owner in _parents(graph, direction, taken):
+        _prefer_index(session, owner, whole=change.key.query is not None)
+        maps.follow(session, graph, direction, change, _parent_keys(graph, direction, change, owner))
     for each in taken:
         _insert(session, graph, direction, each)
     return sum(_forget_log(session, graph, direction, each) for each in taken)
@@ -267,27 +267,48 @@ def _widened(taken: Sequence[_Taken]) -> list[_Taken]:
     ]
 
 
-def _parents(graph: Graph, taken: Sequence[_Taken]) -> Iterator[tuple[Change, _Taken]]:
-    """Changes whose parent has log rows, with what is taken of it."""
+def _with_json(graph: Graph, direction: Direction, taken: list[_Taken]) -> list[_Taken]:
+    """What stands in JSON refers to no row that a foreign key knows: a parent's change means all of it."""
+    if not direction.forward:
+        return taken
+    holders = {
+        table.old.oid
+        for change, _ in _parents(graph, direction, taken)
+        for table in json_keys.holders(graph, change)
+    }
+    return [
+        _Taken(each.table, max(1, each.keys), whole=True) if each.table.old.oid in holders else each
+        for each in taken
+    ]
+
+
+def _parents(graph: Graph, direction: Direction, taken: Sequence[_Taken]) -> Iterator[tuple[Change, _Taken]]:
+    """Changes whose map may be another now, with what is taken of the parent.
+
+    A query may read any parent.
+    """
     by_oid = {each.table.old.oid: each for each in taken}
+    written = any(by_oid[graph.owner(change).old.oid].keys for change in mapped(graph))
     for change in mapped(graph):
         owner = by_oid[graph.owner(change).old.oid]
-        if owner.keys:
+        if owner.keys or (written and direction.forward and change.key.query is not None):
             yield change, owner
 
 
-def _keys(graph: Graph, direction: Direction, taken: _Taken) -> sql.Composed | None:
-    """The relation of the keys; None: the whole table."""
-    return None if taken.whole else direction.keys(graph, taken.table, taken.bound)
+def _parent_keys(graph: Graph, direction: Direction, change: Change, taken: _Taken) -> sql.Composed | None:
+    """The relation of a parent's keys; None: all of them."""
+    if taken.whole or (direction.forward and change.key.query is not None):
+        return None
+    return direction.keys(graph, taken.table, taken.bound)
 
 
 def _mark_moved(
     session: Session, graph: Graph, direction: Direction, taken: Sequence[_Taken]
 ) -> list[Change]:
     moved = []
-    for change, owner in _parents(graph, taken):
-        _prefer_index(session, owner)
-        if maps.mark_moved(session, graph, direction, change, _keys(graph, direction, owner)):
+    for change, owner in _parents(graph, direction, taken):
+        _prefer_index(session, owner, whole=change.key.query is not None)
+        if maps.mark_moved(session, graph, direction, change, _parent_keys(graph, direction, change, owner)):
             moved.append(change)
     _let_planner_choose(session)
     return moved
@@ -307,7 +328,7 @@ def _log_references(session: Session, graph: Graph, direction: Direction, moved:
         side = numbered(change, direction.prefixes[0])
         for table, number in _holding(graph, change):
             group = table.groups[number]
-            if group.owner:
+            if group.owner and change.key.query is None:
                 continue
             session.execute(
                 sql.SQL(
@@ -406,10 +427,11 @@ def _forget_log(session: Session, graph: Graph, direction: Direction, taken: _Ta
 # -- plans -----------------------------------------------------------------------------------------------
 
 
-def _prefer_index(session: Session, taken: _Taken) -> None:
+def _prefer_index(session: Session, taken: _Taken, *, whole: bool = False) -> None:
     """Few keys: look each up. The log has no statistics worth the name, and a scan would take too long."""
     rows = max(taken.table.old.rows, 20 * taken.table.old.blocks)
-    _plan(session, "off" if taken.keys < max(100.0, rows * _FEW) and not taken.whole else "on")
+    few = taken.keys < max(100.0, rows * _FEW) and not taken.whole and not whole
+    _plan(session, "off" if few else "on")
 
 
 def _let_planner_choose(session: Session) -> None:

@@ -55,13 +55,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Swap:
-    """One swap. `also` runs inside the transaction (a row of the journal, of migration_log)."""
+    """One swap. `also` runs inside the transaction (a row of the journal, of migration_log).
+
+    `before` runs on the session of each attempt before it locks anything.
+    """
 
     graph: Graph
     direction: Direction
     connect: Callable[[], Session]
     options: Options
     also: Sequence[Work] = ()
+    before: Sequence[Work] = ()
 
 
 def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> dict[str, Any]:
@@ -97,6 +101,8 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
 def _try(swap: Swap) -> tuple[float | None, str]:
     """One attempt: for how many seconds clients could not work; None and why there was no swap."""
     with swap.connect() as session:
+        for work in swap.before:
+            work(session)
         prepared = _Prepared.of(swap, session)
         if (left := _reduce_backlog(swap, session)) > swap.options.hopeless_backlog:
             return None, f"clients write faster than rows are caught up: {left} wait"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, UsageError
 from mandate.postgres.connection import Row, Session
-from mandate.rekey import expressions
+from mandate.rekey import expressions, rewriting
 from mandate.rekey.model import Change, Column, Graph, Group, NewColumn, NewTable, Table
-from mandate.rekey.spec import Key, Spec
+from mandate.rekey.spec import JsonKey, Key, Spec
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -44,7 +44,46 @@ def discover(session: Session, spec: Spec) -> Graph:
     found = [_new_table(tables[oid], held) for oid, held in groups.items()]
     ordered = _parents_first(found, keys)
     _refuse([table for table in ordered if not table.old.key])
+    _require_parts(spec, ordered, changes)
     return Graph(spec, changes, ordered)
+
+
+def _require_parts(spec: Spec, tables: Sequence[NewTable], changes: Sequence[Change]) -> None:
+    """Raise UsageError for a part of the spec about a table or column that the change does not have."""
+    by_name = {str(table): table for table in tables}
+    named: list[tuple[str, str, list[str]]] = [("check", c.table, []) for c in spec.check]
+    named += [("index", index.table, []) for index in spec.index]
+    named += [("foreign_key", key.table, key.columns) for key in spec.foreign_key]
+    named += [("json", rule.table, [rule.column, *rule.same.values()]) for rule in spec.json_key]
+    for kind, name, columns in named:
+        table = by_name.get(name)
+        if table is None:
+            raise UsageError(f"{kind}: {name} holds no key that changes", hint="give it as schema.table")
+        missing = [column for column in columns if all(column != each.name for each in table.columns)]
+        if missing:
+            raise UsageError(f"{kind}: the new {name} has no column {missing[0]}")
+    for rule in spec.json_key:
+        _require_json(rule, by_name[rule.table].old, {change.key.table: change for change in changes})
+
+
+def _require_json(rule: JsonKey, table: Table, changes: Mapping[str, Change]) -> None:
+    change = changes.get(rule.key)
+    if change is None:
+        raise UsageError(f"json: {rule.key} is the table of no [[key]]")
+    key = change.key
+    if table.column(rule.column).type != "jsonb":
+        raise UsageError(f"json: {table}.{rule.column} is not jsonb")
+    if change.inline:
+        raise UsageError(f"json: the key of {rule.key} needs a map: give it old_default")
+    known = {"old": {*key.columns, *key.drop}, "new": {column.name for column in key.new}}
+    for field, names in known.items():
+        value = getattr(rule, field)
+        if value is not None and value not in names:
+            raise UsageError(f"json: {field} = {value!r} is not one of {', '.join(sorted(names))}")
+    if not set(rule.same) <= {column.name for column in key.new}:
+        raise UsageError(f"json: same must name columns of the new key of {rule.key}")
+    if (rule.old is None and len(key.columns) > 1) or (rule.new is None and len(key.made) != 1):
+        raise UsageError(f"json: the key of {rule.key} has several columns: name old and new")
 
 
 def _refuse(keyless: Sequence[NewTable]) -> None:
@@ -106,6 +145,9 @@ def _change(session: Session, tables: Mapping[int, Table], number: int, key: Key
     for column in key.new:
         if column.type:
             expressions.require_type(column.type, where)
+    _require_columns(parent, [column.replaces for column in key.new if column.replaces], where)
+    if key.query is not None:
+        expressions.require_select(key.query, where)
     return Change(
         number,
         key,
@@ -121,7 +163,7 @@ def _is_inline(key: Key) -> bool:
     With old_default the old value of a row born later does not; an expression that reads no column, such as
     gen_random_uuid(), is evaluated once for each parent and kept.
     """
-    if len(key.columns) != 1 or len(key.new) != 1 or key.drop or key.old_default is not None:
+    if len(key.columns) != 1 or len(key.new) != 1 or key.drop or key.old_default or key.query:
         return False
     text = key.new[0].expression
     return text is not None and expressions.columns(text) == {key.columns[0]}
@@ -270,10 +312,8 @@ def _places(table: Table, groups: Sequence[Group]) -> dict[str, list[NewColumn]]
 
 
 def _stands_at(group: Group, place: int) -> str:
-    column = group.change.key.new[place]
-    if group.owner and column.expression in group.change.key.drop:
-        return str(column.expression)
-    return group.old[0]
+    moved = rewriting.moved(group.change.key.new[place]) if group.owner else None
+    return moved if moved is not None and moved in group.change.key.drop else group.old[0]
 
 
 def _parents_first(tables: Sequence[NewTable], keys: Sequence[ForeignKey]) -> tuple[NewTable, ...]:

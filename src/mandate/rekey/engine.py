@@ -42,6 +42,21 @@ _LEAST_CATCH_UP = 0.25
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """What somebody's change does beside its tables, in sessions of the engine.
+
+    `begin` once a run begins or goes on; `before_swap` and `before_swap_back` on the session of each attempt,
+    before it locks; `at_swap` and `at_swap_back` inside the transaction of the swap.
+    """
+
+    begin: Sequence[cutover.Work] = ()
+    before_swap: Sequence[cutover.Work] = ()
+    at_swap: Sequence[cutover.Work] = ()
+    before_swap_back: Sequence[cutover.Work] = ()
+    at_swap_back: Sequence[cutover.Work] = ()
+
+
+@dataclass(frozen=True)
 class Options:
     """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted.
 
@@ -54,7 +69,11 @@ class Options:
     accept: frozenset[str] = frozenset()
     force_space: bool = False
     swap: cutover.Options = field(default_factory=cutover.Options)
-    also_at_cutover: Sequence[cutover.Work] = ()
+    hooks: Hooks = field(default_factory=Hooks)
+
+    def with_hooks(self, hooks: Hooks) -> Options:
+        """The same with these hooks."""
+        return replace(self, hooks=hooks)
 
 
 class Aborted(RolledBack):
@@ -106,6 +125,8 @@ class Engine:
 
     def _run(self) -> dict[str, Any]:
         with self.session() as session:
+            for hook in self.options.hooks.begin:
+                hook(session)
             graph = self._begin(session)
             with self._governor(session, graph) as watching:
                 replace(self, governor=watching, reporter=watching.reporter)._go_through(session, graph)
@@ -300,11 +321,12 @@ class Engine:
         def record(inside: Session) -> None:
             journal.set_status(inside, self.name, status)
 
-        opposite = BACK if direction.forward else None
-        also: list[cutover.Work] = [record, *self.options.also_at_cutover]
-        if opposite is not None:
-            also.append(lambda inside: capture.install_now(inside, graph, opposite))
-        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also)
+        hooks = self.options.hooks
+        before = hooks.before_swap if direction.forward else hooks.before_swap_back
+        also = [record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
+        if direction.forward:
+            also.append(lambda inside: capture.install_now(inside, graph, BACK))
+        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before)
         return cutover.run(swap, self.reporter, lambda why: journal.waits(session, self.name, why))
 
     def _until_small(self, session: Session, graph: Graph, direction: Direction) -> int:

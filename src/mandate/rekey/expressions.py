@@ -18,6 +18,17 @@ def require_one(text: str, where: str) -> None:
         raise UsageError(f"{where}: {text!r} is more than one expression")
 
 
+def require_select(text: str, where: str) -> None:
+    """Raise UsageError unless `text` is one query."""
+    language = grammar.load()
+    try:
+        statements = language.parse(text).stmts
+    except language.PgQueryError as error:
+        raise UsageError(f"{where}: {text!r} is not a query: {error}") from None
+    if len(statements) != 1 or statements[0].stmt.WhichOneof("node") != "select_stmt" or ";" in text:
+        raise UsageError(f"{where}: the query must be one SELECT, without a semicolon")
+
+
 def require_type(text: str, where: str) -> None:
     """Raise UsageError unless `text` is the name of a type."""
     language = grammar.load()

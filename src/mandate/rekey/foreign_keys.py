@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mandate.postgres.connection import sql
-from mandate.rekey import dressing, rewriting
+from mandate.rekey import dressing, rewriting, spec
 from mandate.rekey.catalogue import Catalogue, ForeignKey
 from mandate.rekey.model import Graph, NewTable
 from mandate.rekey.rewriting import CannotRewrite
@@ -24,7 +24,58 @@ _WEIGHT = {"r": 0, "c": 1, "n": 1, "d": 1, "a": 2}
 def renewed(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
     """The foreign keys over the new columns; of those that became the same, one. Raises CannotRewrite."""
     made = [rewritten(graph, key) for key in kept.foreign_keys]
-    return [key for key in made if _same(key, made) is key]
+    distinct = [key for key in made if _same(key, made) is key]
+    return [_as_wanted(graph, key) for key in distinct] + list(_added(graph, kept, distinct))
+
+
+def _as_wanted(graph: Graph, key: ForeignKey) -> ForeignKey:
+    """With the spec's name, and proven, where the spec has it."""
+    for wanted in graph.spec.foreign_key:
+        if _is(key, wanted):
+            return replace(key, name=key.name if wanted.keep_name else wanted.name, valid=True)
+    return key
+
+
+def _is(key: ForeignKey, wanted: spec.ForeignKey) -> bool:
+    return (
+        wanted.table == f"{key.child_schema}.{key.child_name}"
+        and wanted.references == f"{key.parent_schema}.{key.parent_name}"
+        and set(zip(wanted.columns, wanted.referred, strict=True))
+        == set(zip(key.columns, key.referred, strict=True))
+    )
+
+
+def _added(graph: Graph, kept: Catalogue, there: Sequence[ForeignKey]) -> Iterator[ForeignKey]:
+    """Those of the spec that the old tables do not have."""
+    oids = {f"{table.schema}.{table.name}": table.oid for table in kept.tables}
+    oids |= {f"{table.schema}.{table.name}": table.oid for table in kept.outside}
+    for wanted in graph.spec.foreign_key:
+        if any(_is(key, wanted) for key in there):
+            continue
+        if wanted.references not in oids:
+            raise CannotRewrite(f"foreign_key {wanted.name}: there is no table {wanted.references}")
+        yield ForeignKey(
+            oid=0,
+            name=wanted.name,
+            child=oids[wanted.table],
+            child_schema=wanted.table.split(".")[0],
+            child_name=wanted.table.split(".")[1],
+            parent=oids[wanted.references],
+            parent_schema=wanted.references.split(".")[0],
+            parent_name=wanted.references.split(".")[1],
+            columns=tuple(wanted.columns),
+            referred=tuple(wanted.referred),
+            match="s",
+            on_update=_NO_ACTION,
+            on_delete=_NO_ACTION,
+            delete_columns=(),
+            deferrable=False,
+            deferred=False,
+            valid=True,
+            enforced=True,
+            period=False,
+            comment=None,
+        )
 
 
 def dropped(graph: Graph, kept: Catalogue) -> Iterator[str]:
@@ -222,7 +273,10 @@ def to_validate(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> It
 def outside(graph: Graph, kept: Catalogue) -> tuple[list[sql.Identifier], list[sql.Identifier]]:
     """Tables of nobody's change that the cutover locks too: parents of the change's tables, and children."""
     parents, children = {}, {}
-    for key in kept.foreign_keys:
+    for key in (
+        *kept.foreign_keys,
+        *_added(graph, kept, [rewritten(graph, key) for key in kept.foreign_keys]),
+    ):
         if _table(graph, key.parent) is None:
             parents[key.parent] = sql.Identifier(key.parent_schema, key.parent_name)
         if _table(graph, key.child) is None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import expressions, references, transform, work
+from mandate.rekey import expressions, json_keys, references, transform, work
 from mandate.rekey.direction import (
     Direction,
     equal,
@@ -24,6 +24,7 @@ from mandate.rekey.direction import (
 from mandate.rekey.model import Change, Graph, Group, NewTable
 
 Composable = sql.Composable
+_QUERY = sql.Identifier("mandate_query")
 
 
 def map_table(graph: Graph, change: Change) -> sql.Identifier:
@@ -72,8 +73,19 @@ def fill(session: Session, graph: Graph) -> int:
         for change in mapped(graph):
             with explained(graph, change):
                 count += _refresh(session, graph, change)
-        _raise(references.problems(session, graph))
+        _raise([*references.problems(session, graph), *_unknown_in_json(session, graph)])
     return count
+
+
+def _unknown_in_json(session: Session, graph: Graph) -> Iterator[str]:
+    for rule in graph.spec.json_key:
+        table = next((each for each in graph.tables if str(each) == rule.table), None)
+        row = None if table is None else session.row(json_keys.unknown(graph, table, rule))
+        if row is not None and row["count"]:
+            yield (
+                f"{rule.table}.{rule.column}, {rule.path}: {row['count']} strings are the key of no row of"
+                f" {rule.key}, such as {row['example']!r}"
+            )
 
 
 def _raise(problems: Sequence[str]) -> None:
@@ -103,20 +115,34 @@ def current(graph: Graph, change: Change, *, typed: bool = False) -> sql.Compose
         )
         for place in range(len(change.key.new))
     ]
-    return sql.SQL("SELECT {} FROM {} AS {}").format(
-        sql.SQL(", ").join([*old, *new, *gone]), owner.identifier, alias
+    return sql.SQL("SELECT {} FROM {} AS {}{}").format(
+        sql.SQL(", ").join([*old, *new, *gone]), owner.identifier, alias, _queried(change, alias)
+    )
+
+
+def _queried(change: Change, alias: sql.Identifier) -> Composable:
+    """The join with the spec's query, which is read by the place of its columns."""
+    if change.key.query is None:
+        return sql.SQL("")
+    old = [f"o{place}" for place in range(1, len(change.key.columns) + 1)]
+    return sql.SQL(" LEFT JOIN ({}\n) AS {} ({}) ON {}").format(
+        Verbatim(change.key.query),
+        _QUERY,
+        transform.column_list([*old, *(column.name for column in change.key.made)]),
+        equal(_QUERY, old, alias, change.key.columns),
     )
 
 
 def new_value(graph: Graph, change: Change, place: int, *, typed: bool = False) -> Composable:
     """One column of the new key, over the parent's row."""
     column = change.key.new[place]
-    if column.expression is None:
+    if column.existing:
         return qualified(sql.Identifier(graph.owner(change).old.name), [column.name])
-    value = transform.expression(column.expression)
-    if not typed:
-        return value
-    return sql.SQL("{}::{}").format(value, Verbatim(change.new_types[place]))
+    if column.expression is None:
+        value: Composable = qualified(_QUERY, [column.name])
+    else:
+        value = transform.expression(column.expression)
+    return sql.SQL("{}::{}").format(value, Verbatim(change.new_types[place])) if typed else value
 
 
 def _named(alias: Composable, names: Sequence[str], prefix: str) -> list[Composable]:
@@ -302,18 +328,11 @@ def _asked(
 
 def _standing(graph: Graph, direction: Direction, change: Change) -> sql.Composed:
     """What parents say now, of what an entry must agree with."""
+    if direction.forward:
+        return current(graph, change, typed=True)
     owner = graph.owner(change)
     alias = sql.Identifier(owner.old.name)
-    if not direction.forward:
-        columns = _named(alias, _owner_group(graph, change).new, "n")
-    else:
-        columns = _named(alias, change.key.columns, "o")
-        columns += [
-            sql.SQL("{} AS {}").format(
-                new_value(graph, change, int(name[1:]) - 1, typed=True), sql.Identifier(name)
-            )
-            for name in _followed(change)
-        ]
+    columns = _named(alias, _owner_group(graph, change).new, "n")
     return sql.SQL("SELECT {} FROM {} AS {}").format(
         sql.SQL(", ").join(columns), direction.source(owner), alias
     )
@@ -388,8 +407,9 @@ def _born(graph: Graph, direction: Direction, change: Change, keys: Composable |
     group = _owner_group(graph, change)
     side, _ = direction.prefixes
     columns = direction.source_columns(group)
+    joined = _queried(change, alias) if direction.forward else sql.SQL("")
     return sql.SQL(
-        "INSERT INTO {map} ({names}) SELECT {values} FROM {parent} AS {alias}"
+        "INSERT INTO {map} ({names}) SELECT {values} FROM {parent} AS {alias}{joined}"
         " WHERE {asked} {has_key} AND NOT EXISTS (SELECT FROM {map} AS g WHERE {same})"
     ).format(
         map=map_table(graph, change),
@@ -397,6 +417,7 @@ def _born(graph: Graph, direction: Direction, change: Change, keys: Composable |
         values=_forward_values(graph, change) if direction.forward else _back_values(owner, change, group),
         parent=direction.source(owner),
         alias=alias,
+        joined=joined,
         asked=_asked(alias, columns, columns, keys),
         has_key=sql.SQL(" AND ").join(
             sql.SQL("{}.{} IS NOT NULL").format(alias, sql.Identifier(name)) for name in columns

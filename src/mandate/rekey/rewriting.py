@@ -10,6 +10,7 @@ from typing import Any
 from mandate.errors import CheckFailed
 from mandate.postgres import grammar
 from mandate.rekey.model import NewTable
+from mandate.rekey.spec import NewColumn as KeyColumn
 
 Place = tuple[str, str]
 
@@ -57,7 +58,12 @@ def successors(table: NewTable) -> dict[str, tuple[str, ...]]:
 def _moved(table: NewTable, name: str) -> Iterator[str]:
     for group in table.groups:
         if group.owner and name in group.change.key.drop:
-            yield from (new.name for new in group.change.key.new if bare(new.expression) == name)
+            yield from (new.name for new in group.change.key.new if moved(new) == name)
+
+
+def moved(column: KeyColumn) -> str | None:
+    """The parent's old column that a new key's column is, under another name."""
+    return column.replaces or bare(column.expression)
 
 
 def bare(expression: str | None) -> str | None:

@@ -94,7 +94,7 @@ def origin(table: NewTable, column: NewColumn) -> str | None:
     if column.group is None:
         return None
     group = table.groups[column.group]
-    moved = rewriting.bare(group.change.key.new[column.place].expression)
+    moved = rewriting.moved(group.change.key.new[column.place])
     if group.owner and moved is not None and moved in group.change.key.drop:
         return moved
     if table.old.has(column.name):

@@ -24,10 +24,38 @@ name = "domain"
 type = "text"
 expression = "name"
 
+[[key]]
+table = "mandate.scopes"
+columns = ["scope_id"]
+old_default = "gen_random_uuid()"
+query = "SELECT scope_id, ..."         # old key, then the typed new columns, where they depend on other
+[[key.new]]                            # rows; read again whenever a parent was written
+name = "scope_id"
+type = "text"
+
 [[reference]]                          # only where the default names do not fit
 table = "public.orders"
 columns = ["customer"]
 new = ["customer_id"]
+
+[[json]]                               # keys that stand in a jsonb column
+table = "mandate.policy_snapshots"
+column = "policies"
+path = "$[*].scope_id"                 # of the strings: members and [*]
+key = "mandate.scopes"
+
+[[index]]                              # a new one, and regular expressions of those that it replaces
+table = "mandate.scopes"
+name = "idx_scopes_organization_domain"
+on = "(organization_id, domain)"
+instead_of = ["USING btree \\\\(domain_id\\\\)$"]
+
+[[foreign_key]]                        # one that the new table has in any case, under this name
+table = "mandate.scopes"
+name = "scopes_organization_domain_fkey"
+columns = ["organization_id", "domain"]
+references = "mandate.domains"
+referred = ["organization_id", "domain"]
 
 [[check]]
 table = "mandate.domains"
@@ -39,8 +67,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -49,29 +78,32 @@ from mandate.errors import UsageError
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
 Qualified = Annotated[str, StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")]
 
+JsonPath = Annotated[
+    str, StringConstraints(pattern=r"^\$((\[\*\])|(\.[A-Za-z_][A-Za-z0-9_]*))+$", max_length=1000)
+]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NewColumn(_Part):
-    """A column of the new key. Without type and expression it is an existing column, taken as it is."""
+    """A column of the new key. Without a type it is an existing column, taken as it is.
+
+    `replaces`: the parent's column whose place, comment and privileges it takes over, where the expression
+    does not show it.
+    """
 
     name: Name
     type: str | None = None
     expression: str | None = None
     inverse: str | None = None
+    replaces: Name | None = None
 
     @property
     def existing(self) -> bool:
         """Whether the parent has this column already."""
-        return self.expression is None
-
-    @model_validator(mode="after")
-    def _type_and_expression(self) -> NewColumn:
-        if (self.type is None) != (self.expression is None):
-            raise ValueError(f"column {self.name}: give type and expression, or neither")
-        return self
+        return self.type is None
 
 
 class Key(_Part):
@@ -85,6 +117,23 @@ class Key(_Part):
     )
     old_default: str | None = None
     not_null: bool = Field(False, description="every reference must have a value afterwards")
+    query: str | None = Field(None, description="old key -> the new columns that have a type, for all rows")
+
+    @property
+    def made(self) -> tuple[NewColumn, ...]:
+        """The new columns that are not there already."""
+        return tuple(column for column in self.new if not column.existing)
+
+    @model_validator(mode="after")
+    def _types_and_values(self) -> Key:
+        for column in self.new:
+            if column.existing and column.expression is not None:
+                raise ValueError(f"column {column.name}: an expression needs a type")
+            if not column.existing and (column.expression is None) == (self.query is None):
+                raise ValueError(f"column {column.name}: a type needs an expression, or the key a query")
+            if self.query is not None and column.inverse is not None:
+                raise ValueError(f"column {column.name}: with a query, give the key old_default, not inverse")
+        return self
 
 
 class Reference(_Part):
@@ -107,6 +156,81 @@ class Check(_Part):
     expression: str
 
 
+class JsonKey(_Part):
+    """Strings in a jsonb column that are keys: each becomes the new key's `new`.
+
+    `old`: the parent's column (of the old key, or one that goes away) whose text stands there. `same`: the
+    parent's column -> this table's, where that alone does not tell the parent. `rename`: the member's name
+    afterwards; such a one is not renamed back, so another entry must make the old text of the new name.
+    """
+
+    table: Qualified
+    column: Name
+    path: Annotated[
+        str, StringConstraints(pattern=r"^\$((\[\*\])|(\.[A-Za-z_][A-Za-z0-9_]*))+$", max_length=1000)
+    ]
+    key: Qualified
+    old: Name | None = None
+    new: Name | None = None
+    same: dict[Name, Name] = Field(default_factory=dict)
+    rename: Name | None = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Members' names, and "*" for the elements of an array."""
+        return tuple(
+            "*" if step == "[*]" else step[1:] for step in re.findall(r"\[\*\]|\.[A-Za-z_0-9]+", self.path)
+        )
+
+    @model_validator(mode="after")
+    def _a_member(self) -> JsonKey:
+        if self.rename is not None and self.steps[-1] == "*":
+            raise ValueError("rename needs a path that ends with a member")
+        return self
+
+
+class Index(_Part):
+    """An index that the new table gets. `on`: what follows the table's name in CREATE INDEX.
+
+    `instead_of`: regular expressions over pg_get_indexdef of old ones that serve no constraint.
+    """
+
+    table: Qualified
+    name: Name
+    on: str
+    unique: bool = False
+    instead_of: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _expressions(self) -> Index:
+        for text in self.instead_of:
+            try:
+                re.compile(text)
+            except re.error as error:
+                raise ValueError(f"instead_of: {text!r} is not a regular expression: {error}") from None
+        return self
+
+
+class ForeignKey(_Part):
+    """A foreign key that the new table has and that is proven, whether the old one had it or not.
+
+    `keep_name`: one that is there already keeps its own.
+    """
+
+    table: Qualified
+    name: Name
+    columns: list[Name] = Field(min_length=1)
+    references: Qualified
+    referred: list[Name] = Field(min_length=1)
+    keep_name: bool = False
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ForeignKey:
+        if len(self.columns) != len(self.referred):
+            raise ValueError("columns and referred must be as many")
+        return self
+
+
 class Header(_Part):
     """The name of the change."""
 
@@ -120,6 +244,9 @@ class Spec(_Part):
     key: list[Key] = Field(min_length=1)
     reference: list[Reference] = Field(default_factory=list)
     check: list[Check] = Field(default_factory=list)
+    json_key: list[JsonKey] = Field(default_factory=list, alias="json")
+    index: list[Index] = Field(default_factory=list)
+    foreign_key: list[ForeignKey] = Field(default_factory=list)
 
     @property
     def work_schema(self) -> str:
@@ -148,9 +275,15 @@ def read(path: Path) -> Spec:
 def parse(text: str, name: str = "spec") -> Spec:
     """Parse the text of a spec. Raises UsageError."""
     try:
-        return Spec.model_validate(tomllib.loads(text))
+        return from_document(tomllib.loads(text), name)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name} is not valid TOML: {error}") from None
+
+
+def from_document(document: Mapping[str, Any], name: str) -> Spec:
+    """A spec from what its TOML says. Raises UsageError naming the key that is wrong."""
+    try:
+        return Spec.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, first["loc"])))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mandate.postgres.connection import Verbatim, sql
+from mandate.rekey import json_keys
 from mandate.rekey.model import Graph, Group, NewTable
 
 Composable = sql.Composable
@@ -26,17 +27,19 @@ def column_list(names: Iterable[str]) -> sql.Composed:
 
 def new_rows(graph: Graph, table: NewTable, source: Composable | None = None) -> sql.Composed:
     """SELECT of every row of the old table (or of `source`, which has its columns) as the new one."""
-    columns = [_new_value(table, position) for position in range(len(table.columns))]
+    columns = [_new_value(graph, table, position) for position in range(len(table.columns))]
     return sql.SQL("SELECT {} FROM {} AS o{}").format(
         sql.SQL(", ").join(columns), source or table.old.identifier, new_keys(graph, table)
     )
 
 
-def _new_value(table: NewTable, position: int) -> Composable:
+def _new_value(graph: Graph, table: NewTable, position: int) -> Composable:
     column = table.columns[position]
     if column.group is None:
         assert column.source is not None
-        return sql.SQL("o.{}").format(sql.Identifier(column.source))
+        value = sql.SQL("o.{}").format(sql.Identifier(column.source))
+        changed = json_keys.forward(graph, table, column.name, sql.Identifier("o"), value)
+        return value if changed is value else sql.SQL("{} AS {}").format(changed, sql.Identifier(column.name))
     return sql.SQL("{}.{} AS {}").format(
         group_alias(column.group), sql.Identifier(f"n{column.place + 1}"), sql.Identifier(column.name)
     )
@@ -94,13 +97,13 @@ def map_of(graph: Graph, group: Group) -> sql.Identifier:
 
 def old_rows(graph: Graph, table: NewTable, source: Composable) -> sql.Composed:
     """SELECT of every row of `source`, which has the new table's columns, as the old table's row."""
-    values = [_old_value(table, column.name) for column in table.old.columns if not column.generated]
+    values = [_old_value(graph, table, column.name) for column in table.old.columns if not column.generated]
     return sql.SQL("SELECT {} FROM {} AS n{}").format(
         sql.SQL(", ").join(values), source, old_keys(graph, table)
     )
 
 
-def _old_value(table: NewTable, name: str) -> Composable:
+def _old_value(graph: Graph, table: NewTable, name: str) -> Composable:
     for number, group in enumerate(table.groups):
         if name in group.old:
             place = group.old.index(name) + 1
@@ -113,7 +116,9 @@ def _old_value(table: NewTable, name: str) -> Composable:
             return sql.SQL("{}.{} AS {}").format(
                 group_alias(number), sql.Identifier(f"d{place}"), sql.Identifier(name)
             )
-    return sql.SQL("n.{}").format(sql.Identifier(name))
+    value = sql.SQL("n.{}").format(sql.Identifier(name))
+    changed = json_keys.backward(graph, table, name, sql.Identifier("n"), value)
+    return value if changed is value else sql.SQL("{} AS {}").format(changed, sql.Identifier(name))
 
 
 def old_keys(graph: Graph, table: NewTable) -> sql.Composed:

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from mandate.errors import MigrationFailed, VerificationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter
-from mandate.rekey import catch_up, references
+from mandate.rekey import catch_up, json_keys, references
 from mandate.rekey.direction import Direction, equal, qualified, settle
 from mandate.rekey.fingerprint import CHUNK_BLOCKS, Fingerprint, canonical, fingerprint, one_snapshot
 from mandate.rekey.model import Graph, NewTable
@@ -152,7 +152,9 @@ class _Sides:
         name = self.direction.source(self.table)
         rows = sql.SQL("(SELECT s.* FROM ONLY {} AS s WHERE {}{})").format(name, blocks, self._not_pending())
         typed = sql.SQL(", ").join(
-            sql.SQL("r.{0}::{1} AS {0}").format(sql.Identifier(name), Verbatim(type_))
+            sql.SQL("{}::{} AS {}").format(
+                self._compared_value(sql.Identifier("r"), name), Verbatim(type_), sql.Identifier(name)
+            )
             for name, type_ in self.columns.items()
         )
         return sql.SQL("SELECT {} FROM ({}) AS r").format(
@@ -162,11 +164,23 @@ class _Sides:
     def destination(self, blocks: sql.Composable) -> sql.Composed:
         """The destination's rows. `blocks`: a condition on s."""
         return sql.SQL("SELECT {} FROM ONLY {} AS s WHERE {}{}").format(
-            qualified(sql.Identifier("s"), tuple(self.columns)),
+            sql.SQL(", ").join(
+                sql.SQL("{} AS {}").format(
+                    self._compared_value(sql.Identifier("s"), name), sql.Identifier(name)
+                )
+                for name in self.columns
+            ),
             self.direction.destination(self.graph, self.table),
             blocks,
             self._not_pending_there(),
         )
+
+    def _compared_value(self, row: sql.Identifier, name: str) -> sql.Composable:
+        """Going back, what stands in JSON is compared as the new table has it: one key had several texts."""
+        value = sql.SQL("{}.{}").format(row, sql.Identifier(name))
+        if self.direction.forward:
+            return value
+        return json_keys.forward(self.graph, self.table, name, row, value)
 
     def _not_pending(self) -> sql.Composable:
         if not self.pending:

@@ -7,8 +7,8 @@ from typing import Any
 
 from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown, VerificationFailed
 from mandate.postgres.connection import Session
-from mandate.rekey import journal
-from mandate.rekey.engine import Engine
+from mandate.rekey import journal, load
+from mandate.rekey.engine import Engine, Options
 from mandate.rekey.fingerprint import Fingerprint
 from mandate.runbook import identity, migrations
 from mandate.runbook.step import Context
@@ -17,14 +17,14 @@ VERSION = 8
 
 
 def engine(context: Context) -> Engine:
-    """The engine for a run's database, with the run's options."""
-    return identity.engine(
-        context.target,
-        context.reporter,
-        online=context.services_up,
-        jobs=context.options.jobs,
-        swap=context.options.swap,
-    )
+    """The engine for a run's database, with the run's options.
+
+    While services are up half of the processors are theirs, and the server's limits are kept.
+    """
+    limits = load.Limits() if context.services_up else None
+    jobs = context.options.jobs if limits is None else max(1, context.options.jobs // 2)
+    options = Options(jobs=jobs, limits=limits, swap=context.options.swap)
+    return identity.engine(context.target, context.reporter, options)
 
 
 def end_orphans(session: Session) -> None:

@@ -54,10 +54,10 @@ class Options:
         """
         if self.mode == modes.ONLINE:
             return cutover.Options(deadline_seconds=self.deadline_seconds or 0.5, attempts=self.attempts)
-        deadline = self.deadline_seconds or max(1.0, self.lock_timeout_seconds)
         return cutover.Options(
-            deadline_seconds=deadline,
-            lock_timeout_seconds=min(deadline, self.lock_timeout_seconds),
+            deadline_seconds=self.deadline_seconds or 60.0,
+            lock_timeout_seconds=min(self.deadline_seconds or 60.0, self.lock_timeout_seconds),
+            largest_backlog=100_000,
             attempts=self.attempts or 3,
         )
 
