@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mandate.errors import (
+    CheckFailed,
     DatabaseError,
     DatabaseUnavailable,
     LockNotAvailable,
@@ -114,6 +115,10 @@ def _try(swap: Swap) -> tuple[float | None, str]:
             return None, str(error)
         except _ConnectionLost as error:
             return None, str(error)
+        except CheckFailed as error:
+            # Outside the locks there is time to see whether the rows stay as they are.
+            catch_up.patient_batch(session, swap.graph, swap.direction, None)
+            return None, error.message
 
 
 @dataclass(frozen=True)
