@@ -124,7 +124,7 @@ def abort(
 ) -> int:
     """End a migration before its swap and drop what it built, whether its run is alive or dead."""
     target = _target(migration, dsn, config)
-    return end(identity.engine(target, output.ConsoleReporter(format)), format, "mandate-run-")
+    return end(identity.engine(target, output.ConsoleReporter(format)), format, "mandate-run")
 
 
 def register(app: typer.Typer) -> None:
