@@ -14,7 +14,7 @@ from tests.disks import fill, small_disk, tablespace
 from tests.servers import DatabaseFactory
 from tests.shops import SHOP, TO_BIGINT, change, create, schemas_left, writing
 
-from mandate.errors import DiskFull
+from mandate.errors import DiskFilled, DiskFull, NotEnoughSpace
 from mandate.postgres import disk
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.postgres.embedded import EmbeddedServer
@@ -127,7 +127,7 @@ def test_a_change_that_will_not_fit_is_refused_before_anything_is_made(small: Sm
 
 def test_the_refusal_has_its_figures(small: Small) -> None:
     fill(small.disk, leave=2 * MIB)
-    with pytest.raises(space.NotEnoughSpace) as caught:
+    with pytest.raises(NotEnoughSpace) as caught:
         change(small.target, TO_BIGINT).run()
     fields = caught.value.fields
     assert fields["free_bytes"] <= 2 * MIB
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_takes_the_change_back_and_no_client_notices(
     """As on a server elsewhere: PostgreSQL is the first to know (53100), in the copy or in the build."""
     monkeypatch.setattr(disk, "_not_here", lambda *_: "the server is on another host")
     reporter = After(phase, lambda: fill(small.disk))
-    with writing(small.target) as writers, pytest.raises(space.DiskFilled, match="No space left") as caught:
+    with writing(small.target) as writers, pytest.raises(DiskFilled, match="No space left") as caught:
         change(small.target, TO_BIGINT, reporter).run()
     assert caught.value.exit_code == 5
     assert "run again" in (caught.value.hint or "")
@@ -189,7 +189,7 @@ def test_rows_that_no_longer_fit_while_catching_up(small: Small, monkeypatch: py
                 " FROM generate_series(0, 29999) i"
             )
 
-    with pytest.raises(space.DiskFilled, match="No space left"):
+    with pytest.raises(DiskFilled, match="No space left"):
         change(small.target, TO_BIGINT, After("build", fill_and_write)).run()
     assert_nothing_left(small.target)
     with connect(small.target) as session:
@@ -201,7 +201,7 @@ def test_the_space_is_given_back_to_clients_at_once(small: Small) -> None:
     before = shutil.disk_usage(small.disk).free
     filled: list[Path] = []
     reporter = After("copy", lambda: filled.append(fill(small.disk, leave=6 * MIB)))
-    with pytest.raises(space.DiskFilled, match="no longer fits"):
+    with pytest.raises(DiskFilled, match="no longer fits"):
         change(small.target, TO_BIGINT, reporter).run()
     client_writes_to_lines(small.target)
     filled[0].unlink()
@@ -221,7 +221,7 @@ def test_a_change_that_is_gone_on_with_is_refused_and_kept_when_the_rest_does_no
     with pytest.raises(KeyboardInterrupt):
         change(small.target, TO_BIGINT, After("capture", die)).run()
     filler = fill(small.disk, leave=6 * MIB)
-    with pytest.raises(space.NotEnoughSpace, match="what is done already stays"):
+    with pytest.raises(NotEnoughSpace, match="what is done already stays"):
         change(small.target, TO_BIGINT).run()
     with connect(small.target) as session:
         assert status(session) == "running"
@@ -259,7 +259,7 @@ def test_no_room_for_the_journal_either(small: Small, monkeypatch: pytest.Monkey
             "CREATE TRIGGER full_once BEFORE UPDATE ON mandate_conductor.rekeys FOR EACH ROW"
             " WHEN (NEW.status = 'aborted') EXECUTE FUNCTION full_once()"
         )
-    with pytest.raises(space.DiskFilled):
+    with pytest.raises(DiskFilled):
         change(small.target, TO_BIGINT, After("shadow", lambda: fill(small.disk))).run()
     with connect(small.target) as session:
         assert session.value("SELECT last_value FROM tries") == 2
@@ -274,5 +274,5 @@ def test_forcing_is_for_one_run(small: Small) -> None:
     assert isinstance(forced, engine.Engine)
     forced.run()
     forced.rollback()
-    with pytest.raises(space.NotEnoughSpace):
+    with pytest.raises(NotEnoughSpace):
         made.run()

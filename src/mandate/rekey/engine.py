@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mandate.errors import CheckFailed, DiskFull, LockNotAvailable, NeedsPerson, RolledBack, UsageError
+from mandate.errors import (
+    CheckFailed,
+    DiskFull,
+    LockNotAvailable,
+    NeedsPerson,
+    NotEnoughSpace,
+    RolledBack,
+    UsageError,
+)
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -188,7 +196,7 @@ class Engine:
             try:
                 graph = self._discover(session)
                 self._guard(graph).begin(session, self.reporter)
-            except (CheckFailed, space.NotEnoughSpace):
+            except (CheckFailed, NotEnoughSpace):
                 journal.set_status(session, self.name, "aborted")
                 raise
             journal.keep_graph(session, graph)
