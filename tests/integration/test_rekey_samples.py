@@ -93,7 +93,26 @@ PGBENCH = Sample(
     intended=((r"^    (aid|bid) integer", r"    \1 bigint"),),
 )
 
-SAMPLES = {sample.name: sample for sample in (PAGILA, CHINOOK, NORTHWIND, PGBENCH)}
+ODD = Sample(
+    "odd",
+    writes=(
+        f"WITH h AS (INSERT INTO hen DEFAULT VALUES RETURNING id), e AS (INSERT INTO egg (hen)"
+        f" SELECT id FROM h RETURNING hen) INSERT INTO marks SELECT hen, '{MARK}' FROM e",
+        'INSERT INTO "My Schema"."tab{le}" SELECT 1 + (random() * 199)::int, (random() * 1e9)::int'
+        " ON CONFLICT DO NOTHING",
+        "UPDATE nest SET twigs = twigs + 1 WHERE hen = (SELECT 1 + (random() * 99)::int)",
+        'UPDATE "My Schema"."select" SET "%s" = \'y\' WHERE "Id " = (SELECT 1 + (random() * 199)::int)',
+        "DELETE FROM egg WHERE id = (SELECT 101 + (random() * 99)::int)",
+    ),
+    marked=("SELECT m.mark FROM marks m JOIN hen h ON h.id = m.hen",),
+    intended=(
+        (r"^    (hen|egg|\"Id \"|\"from\"|\"é+\") integer", r"    \1 bigint"),
+        (r"^    id integer (DEFAULT nextval|NOT NULL)", r"    id bigint \1"),
+    ),
+    before="CREATE TABLE marks (hen bigint, mark text);",
+)
+
+SAMPLES = {sample.name: sample for sample in (PAGILA, CHINOOK, NORTHWIND, PGBENCH, ODD)}
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -248,7 +248,7 @@ def _finish(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> 
     yield from _checks(graph, kept, table, at, there)
     for trigger in catalogue.of(kept.triggers, table.old.oid):
         if (name, trigger.name) not in there.parts:
-            moved = {(table.old.schema, name): shadow.place(graph, table)}
+            moved = {(t.old.schema, t.old.name): shadow.place(graph, t) for t in graph.tables}
             what = f"trigger {trigger.name} of {table}"
             yield sql.Composed([Verbatim(rewriting.trigger(table, trigger.definition, moved, what))])
             yield sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(at, sql.Identifier(trigger.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -125,8 +126,21 @@ def _foreign_key(row: Row) -> ForeignKey:
 def _named(tables: Mapping[int, Table], name: str, where: str) -> Table:
     found = next((table for table in tables.values() if str(table) == name), None)
     if found is None:
-        raise UsageError(f"{where}: there is no ordinary table {name}", hint="give it as schema.table")
+        like = get_close_matches(name, map(str, tables.values()), 1)
+        raise UsageError(
+            f"{where}: there is no table {name}",
+            hint=f"did you mean {like[0]}?" if like else "give it as schema.table",
+        )
     return found
+
+
+def _require_ordinary(session: Session, name: str, where: str) -> None:
+    """Raise CheckFailed for a relation that is there and no ordinary table."""
+    kind = session.value((_SQL / "discover_kind.sql").read_bytes(), (name,))
+    if kind is not None:
+        raise CheckFailed(
+            f"{where}: {name} is {kind}", hint="the engine changes the keys of ordinary, logged tables"
+        )
 
 
 def _require_columns(table: Table, names: Sequence[str], where: str) -> None:
@@ -137,6 +151,7 @@ def _require_columns(table: Table, names: Sequence[str], where: str) -> None:
 
 def _change(session: Session, tables: Mapping[int, Table], number: int, key: Key) -> Change:
     where = f"key[{number - 1}]"
+    _require_ordinary(session, key.table, where)
     parent = _named(tables, key.table, where)
     _require_columns(parent, [*key.columns, *key.drop], where)
     _require_columns(parent, [column.name for column in key.new if column.existing], where)

@@ -5,10 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import LiteralString
 
-from mandate.postgres.connection import Session, Verbatim, sql
+from mandate.postgres.connection import Verbatim, sql
 from mandate.rekey.catalogue import Grant
 
 Composable = sql.Composable
+
+# Where the catalogue keeps who may do what: table, column, and the type that looks a name up.
+_RELATION = ("pg_class", "relacl", "regclass")
+_ROUTINE = ("pg_proc", "proacl", "regprocedure")
+
+_CLEAR = """
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END
+        FROM pg_catalog.{catalogue} AS o
+        CROSS JOIN LATERAL pg_catalog.aclexplode(o.{acl}) AS a
+        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
+        WHERE o.oid = {name}::pg_catalog.{alias}
+    LOOP
+        EXECUTE {target} || grantee;
+    END LOOP;
+END
+"""
 
 
 def grantee(name: str | None) -> Composable:
@@ -58,20 +78,17 @@ def _grant(privilege: Composable, target: Composable, each: Grant) -> sql.Compos
     return sql.SQL("GRANT {} ON {} TO {}{}").format(privilege, target, grantee(each.grantee), option)
 
 
-def clear_grants(session: Session, kind: LiteralString, schema: str, name: str) -> None:
-    """Take back what default privileges gave to a new object."""
-    rows = session.rows(
-        "SELECT DISTINCT CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END AS grantee"
-        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) AS a"
-        " WHERE n.nspname = %s AND c.relname = %s",
-        (schema, name),
+def clear_grants(kind: LiteralString, what: Composable) -> sql.Composed:
+    """Take back what default privileges gave to a new table, view, sequence or routine."""
+    catalogue, acl, alias = _ROUTINE if kind == "ROUTINE" else _RELATION
+    body = sql.SQL(_CLEAR).format(
+        catalogue=sql.Identifier(catalogue),
+        acl=sql.Identifier(acl),
+        alias=sql.Identifier(alias),
+        name=sql.Literal(what.as_string()),
+        target=sql.Literal(f"REVOKE ALL ON {kind} {what.as_string()} FROM "),
     )
-    for row in rows:
-        session.execute(
-            sql.SQL("REVOKE ALL ON {} {} FROM {}").format(
-                sql.SQL(kind), sql.Identifier(schema, name), grantee(row["grantee"])
-            )
-        )
+    return sql.SQL("DO {}").format(sql.Literal(body.as_string()))
 
 
 def options(items: Sequence[str], prefix: str | None = None) -> Iterator[sql.Composed]:

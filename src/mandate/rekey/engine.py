@@ -8,15 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mandate.errors import (
-    CheckFailed,
-    DiskFull,
-    LockNotAvailable,
-    NeedsPerson,
-    NotEnoughSpace,
-    RolledBack,
-    UsageError,
-)
+from mandate.errors import CheckFailed, DiskFull, LockNotAvailable, NeedsPerson, RolledBack, UsageError
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -27,8 +19,8 @@ from mandate.rekey import (
     cutover,
     eta,
     journal,
+    leftovers,
     load,
-    locking,
     maps,
     objects,
     refuse,
@@ -42,7 +34,6 @@ from mandate.rekey.direction import BACK, FORWARD, Direction
 from mandate.rekey.discover import discover
 from mandate.rekey.governor import Governor
 from mandate.rekey.model import Graph
-from mandate.rekey.patience import FILL_SECONDS, patiently
 from mandate.rekey.spec import Spec
 
 _POLL_SECONDS = 0.5
@@ -135,7 +126,6 @@ class Engine:
 
     def _run(self) -> dict[str, Any]:
         with self.session() as session:
-            locking.end_orphans(session)
             for hook in self.options.hooks.begin:
                 hook(session)
             graph = self._begin(session)
@@ -190,13 +180,14 @@ class Engine:
             )
         if change.status == "rolled back":
             self._finish_rollback(session, change)
-            journal.begin_again(session, self.name)
+            journal.forget_phases(session, self.name)
+            journal.set_status(session, self.name, "running")
         graph = journal.kept_graph(change) if change.status == "running" else None
         if graph is None:
             try:
                 graph = self._discover(session)
                 self._guard(graph).begin(session, self.reporter)
-            except (CheckFailed, NotEnoughSpace):
+            except (CheckFailed, UsageError, space.NotEnoughSpace):
                 journal.set_status(session, self.name, "aborted")
                 raise
             journal.keep_graph(session, graph)
@@ -250,18 +241,15 @@ class Engine:
     def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         figures = self._guard(graph).figures(session)
         maps.create(session, graph)
-        return {"keys": patiently(lambda: maps.fill(session, graph), FILL_SECONDS), "space": figures}
+        return {"keys": maps.fill(session, graph), "space": figures}
 
     def _shadow(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         shadow.create(session, graph)
         return {"tables": len(graph.tables)}
 
     def _capture(self, session: Session, graph: Graph) -> Mapping[str, Any]:
-        def obey() -> None:
-            self._obey(session)
-
-        capture.install(session, graph, FORWARD, self.reporter, obey)
-        capture.wait_for_older(session, self.reporter, obey)
+        capture.install(session, graph, FORWARD, self.reporter)
+        capture.wait_for_older(session, self.reporter)
         return {}
 
     def _copy(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -289,7 +277,7 @@ class Engine:
 
     def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         # Only a batch of everything leaves the shadows consistent among themselves.
-        applied = catch_up.patient_batch(session, graph, FORWARD, None)
+        applied = catch_up.batch(session, graph, FORWARD, None)
         build.foreign_keys(session, graph, self.reporter, self._gate(session))
         return {"rows": applied}
 
@@ -340,13 +328,7 @@ class Engine:
         if direction.forward:
             also.append(lambda inside: capture.install_now(inside, graph, BACK))
         swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before)
-
-        def between(why: str | None) -> None:
-            journal.waits(session, self.name, why)
-            if why is not None:
-                self._obey(session)
-
-        return cutover.run(swap, self.reporter, between)
+        return cutover.run(swap, self.reporter, lambda why: journal.waits(session, self.name, why))
 
     def _until_small(self, session: Session, graph: Graph, direction: Direction) -> int:
         """Take the log down to a batch's worth; rows applied."""
@@ -517,7 +499,6 @@ class Engine:
                 self.abort()
 
     def _require_swapped(self, session: Session) -> Graph:
-        locking.end_orphans(session)
         change = journal.load(session, self.name)
         graph = journal.kept_graph(change) if change else None
         if change is None or graph is None:
@@ -537,7 +518,7 @@ class Engine:
         pause = 0.2
         while True:
             try:
-                with locking.at_once(session, self.options.swap.deadline_seconds), session.transaction():
+                with session.transaction():
                     self._drop(session, graph, direction)
                     journal.set_status(session, self.name, status)
             except LockNotAvailable as error:
@@ -548,21 +529,13 @@ class Engine:
                 return
 
     def _drop(self, session: Session, graph: Graph | None, direction: Direction) -> None:
-        locking.give_up_soon(session)
+        session.execute("SELECT set_config('lock_timeout', '200ms', true)")
         if graph is not None:
             capture.remove(session, graph, direction)
         self._drop_schemas(session)
 
     def _drop_schemas(self, session: Session) -> None:
-        schemas = (self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema)
-        if others := objects.dependents(session, schemas):
-            raise NeedsPerson(
-                f"{self.name} cannot be ended: what would be dropped is needed by {', '.join(others)}",
-                hint="drop that, or let it use the tables in their own schema; then the same again",
-                dependents=others,
-            )
-        for name in schemas:
-            session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+        leftovers.drop(session, self.spec)
 
 
 def _shown(evidence: Mapping[str, Any]) -> str:

@@ -7,10 +7,9 @@ can do after; the side that was moved away can be kept in step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.rekey import catalogue, dressing, foreign_keys, rewriting, shadow, views
@@ -18,7 +17,6 @@ from mandate.rekey.catalogue import Attribute, Catalogue, ForeignKey, OwnedSeque
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph, NewColumn, NewTable
 
-_DEPENDENTS = (Path(__file__).parent / "sql" / "dependents.sql").read_bytes()
 _ENABLE = {
     "O": "ENABLE TRIGGER",
     "D": "DISABLE TRIGGER",
@@ -103,11 +101,6 @@ def _has_unique_index(session: Session, schema: str, name: str) -> bool:
 def is_kept(session: Session, graph: Graph) -> bool:
     """Whether what was written down at the beginning is still there: the change has not got to its end."""
     return catalogue.is_kept(session, graph)
-
-
-def dependents(session: Session, schemas: Sequence[str]) -> list[str]:
-    """What others made that needs something in these schemas: it would be dropped with them."""
-    return [row["name"] for row in session.rows(_DEPENDENTS, {"schemas": list(schemas)})]
 
 
 def drift(session: Session, graph: Graph) -> list[str]:

@@ -15,7 +15,9 @@ from mandate.rekey import build, catalogue, foreign_keys, rewriting, shadow
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.model import Graph, NewTable
 
-_REFUSED = (Path(__file__).parent / "sql" / "objects_refused.sql").read_bytes()
+_SQL = Path(__file__).parent / "sql"
+_REFUSED = (_SQL / "objects_refused.sql").read_bytes()
+_PRIVILEGES = (_SQL / "objects_privileges.sql").read_bytes()
 
 
 class _TakeBack(Exception):
@@ -25,14 +27,27 @@ class _TakeBack(Exception):
 def problems(session: Session, graph: Graph) -> list[str]:
     """What stands in the way, a line each, by name; empty when nothing does. Changes nothing.
 
-    Locks no table of the change. Needs the right to create a schema.
+    Locks no table of the change. Without the rights that it takes nothing is tried.
     """
     kept = catalogue.live(session, graph)
     found = [*graph.refused, *_catalogue_says(session, graph, kept)]
     for table in graph.tables:
-        found += _columns(graph, kept, table)
-    found += _rehearse(session, graph, kept)
+        found += _columns(kept, table)
+    missing = _privileges(session, graph, kept)
+    found += missing or _rehearse(session, graph, kept)
     return list(dict.fromkeys(found))
+
+
+def _privileges(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
+    rows = session.rows(
+        _PRIVILEGES,
+        {
+            "tables": [table.old.oid for table in graph.tables],
+            "views": [view.oid for view in kept.views],
+            "functions": [function.oid for function in kept.functions],
+        },
+    )
+    return [row["problem"] for row in rows]
 
 
 def _catalogue_says(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
@@ -50,7 +65,7 @@ def _catalogue_says(session: Session, graph: Graph, kept: Catalogue) -> list[str
     return [row["problem"] for row in rows]
 
 
-def _columns(graph: Graph, kept: Catalogue, table: NewTable) -> Iterator[str]:
+def _columns(kept: Catalogue, table: NewTable) -> Iterator[str]:
     """Defaults and identities that have no equivalent."""
     attributes = kept.columns_of(table.old.oid)
     for column in table.columns:
@@ -61,16 +76,7 @@ def _columns(graph: Graph, kept: Catalogue, table: NewTable) -> Iterator[str]:
         if attribute.identity and column.type not in shadow.INTEGERS and group is not None:
             yield f"identity column {table}.{attribute.name} would be {column.type}, which can be no identity"
         elif _is_reference(table, attribute.name) and attribute.expression is not None and group is None:
-            if _drops_default(graph, table, attribute.name):
-                continue
             yield f"the default of {table}.{attribute.name} is an old key: {attribute.expression}"
-
-
-def _drops_default(graph: Graph, table: NewTable, name: str) -> bool:
-    return any(
-        each.drop_default and each.table == str(table) and name in each.columns
-        for each in graph.spec.reference
-    )
 
 
 def _is_reference(table: NewTable, name: str) -> bool:

@@ -61,11 +61,11 @@ def create_table(session: Session, graph: Graph, kept: Catalogue, table: NewTabl
     relation = kept.table(table.old.oid)
     schema, name = place(graph, table)
     session.execute(_create(graph, kept, table))
-    dressing.clear_grants(session, "TABLE", schema, name)
+    session.execute(dressing.clear_grants("TABLE", sql.Identifier(schema, name)))
     for attribute in kept.columns_of(table.old.oid).values():
         for each in attribute.sequences if attribute.identity else ():
             if exists(session, schema, each.name):
-                dressing.clear_grants(session, "SEQUENCE", schema, each.name)
+                session.execute(dressing.clear_grants("SEQUENCE", sql.Identifier(schema, each.name)))
     for statement in _attributes(graph, kept, table, relation):
         session.execute(statement)
 

@@ -182,60 +182,6 @@ class Judged(BaseModel):
     verdict: VerdictDocument
 
 
-class Organization(BaseModel):
-    """Who decides."""
-
-    organization_id: UUID
-    name: str
-    description: str | None
-    metadata: dict[str, Any]
-    created_at: datetime
-
-
-class Scope(BaseModel):
-    """What policies are bound to. A selector that is null matches anything."""
-
-    scope_id: str
-    organization_id: UUID
-    domain: str
-    environment: str | None
-    service: str | None
-    agent: str | None
-    system: str | None
-    tenant: str | None
-    owning_team: str | None
-    owner_contact: str | None
-    description: str | None
-    created_at: datetime
-
-
-class Spec(BaseModel):
-    """One version of the contract of a kind of decision."""
-
-    spec_id: str
-    version: int
-    organization_id: UUID
-    domain: str
-    intent: str
-    stage: Stage
-    status: Literal["active", "draft", "deprecated"]
-    allowed_verdicts: list[Verdict]
-    signals: list[dict[str, Any]]
-    enforcement: dict[str, Any]
-    created_at: datetime
-
-
-class PolicySnapshot(BaseModel):
-    """All policies of a domain, as of one version."""
-
-    snapshot_id: UUID
-    version: int
-    organization_id: UUID
-    domain: str
-    policies: list[dict[str, Any]]
-    created_at: datetime
-
-
 class Decisions(BaseModel):
     """A page of decisions, newest first."""
 
@@ -287,6 +233,3 @@ class ProblemDocument(BaseModel):
     detail: str
     instance: str = Field(description="urn:uuid: and the request id that the log has")
     parameter: str | None = Field(None, description="the parameter that was refused, if it was one")
-    errors: list[dict[str, str]] | None = Field(
-        None, description="everything that is wrong with a body: a JSON pointer and a detail each"
-    )

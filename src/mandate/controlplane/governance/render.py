@@ -30,7 +30,7 @@ def _dumper() -> Any:
 
 def _represent(dumper: Any, text: str) -> Any:
     value, wrong = resolve(text)
-    ambiguous = wrong is not None or not isinstance(value, str) or text == "<<"
+    ambiguous = wrong is not None or not isinstance(value, str)
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if ambiguous else None)
 
 

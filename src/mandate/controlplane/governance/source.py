@@ -265,13 +265,9 @@ class _YamlReader:
         entries: dict[str, Any] = {}
         while not self._loader.check_event(yaml.MappingEndEvent):
             key_path = (*path, _DISCARDED)
-            merge = _is_merge(self._loader.peek_event())
             key = self._node(key_path)
             mark = self.values[key_path]
-            if merge:
-                self._refuse("merge keys (<<) are not used here: write it out", mark)
-                self._node(key_path)
-            elif self._usable(key, entries, (*path, str(key)), mark):
+            if self._usable(key, entries, (*path, str(key)), mark):
                 self._keys[*path, key] = mark
                 entries[key] = self._node((*path, key))
             else:
@@ -286,6 +282,9 @@ class _YamlReader:
         if key in entries:
             self._refuse(f"{key} is here twice, first in line {self._keys[path].line}", mark)
             return False
+        if key == "<<":
+            self._refuse("merge keys (<<) are not used here: write it out", mark)
+            return False
         return True
 
     def _scalar(self, event: Any, mark: Mark) -> Any:
@@ -298,10 +297,6 @@ class _YamlReader:
         if wrong:
             self._refuse(wrong, mark)
         return value
-
-
-def _is_merge(event: Any) -> bool:
-    return isinstance(event, yaml.ScalarEvent) and not event.style and event.value == "<<"
 
 
 def resolve(text: str) -> tuple[Any, str | None]:

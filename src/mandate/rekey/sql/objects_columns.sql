@@ -56,14 +56,14 @@ SELECT
                 WHERE u.refclassid = 'pg_class'::regclass AND u.refobjid = c.oid
                   AND (e.adrelid, e.adnum) <> (a.attrelid, a.attnum)
             ),
-            'grants', (
-                SELECT jsonb_agg(jsonb_build_object(
+            'grants', CASE WHEN c.relacl IS NOT NULL THEN (
+                SELECT coalesce(jsonb_agg(jsonb_build_object(
                     'grantee', CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END,
                     'privilege', g.privilege_type,
                     'grantable', g.is_grantable
-                ) ORDER BY g.grantee, g.privilege_type)
+                ) ORDER BY g.grantee, g.privilege_type), '[]')
                 FROM aclexplode(c.relacl) AS g
-            ),
+            ) END,
             'comment', obj_description(c.oid, 'pg_class')
         ) ORDER BY c.relname), '[]')
         FROM pg_depend p

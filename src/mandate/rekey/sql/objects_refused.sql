@@ -60,6 +60,10 @@ WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
    OR (d.classid = 'pg_policy'::regclass
        AND (SELECT p.polrelid FROM pg_policy p WHERE p.oid = d.objid) <> changed.oid)
 UNION ALL
+SELECT format('trigger %%s of table %%s is FROM %%s', t.tgname, t.tgrelid::regclass, named.name)
+FROM named JOIN pg_trigger t ON t.tgconstrrelid = named.oid AND NOT t.tgisinternal
+WHERE t.tgrelid NOT IN (SELECT oid FROM tables)
+UNION ALL
 SELECT format('publication %%s publishes all tables, the new ones beside the old ones too', p.pubname)
 FROM pg_publication p WHERE p.puballtables
 UNION ALL

@@ -8,14 +8,14 @@ SELECT
     s.spcname AS tablespace,
     coalesce(c.reloptions, '{}') AS options,
     coalesce(t.reloptions, '{}') AS toast_options,
-    (
-        SELECT jsonb_agg(jsonb_build_object(
+    CASE WHEN c.relacl IS NOT NULL THEN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
             'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,
             'privilege', a.privilege_type,
             'grantable', a.is_grantable
-        ) ORDER BY a.grantee, a.privilege_type)
+        ) ORDER BY a.grantee, a.privilege_type), '[]')
         FROM aclexplode(c.relacl) AS a
-    ) AS grants,
+    ) END AS grants,
     obj_description(c.oid, 'pg_class') AS comment,
     c.relreplident::text AS replica_identity,
     c.relrowsecurity AS row_security,

@@ -1,7 +1,6 @@
 -- Every version of the specs of organizations, and of those with given ids wherever they are.
 SELECT s.spec_id, s.version, s.organization_id::text AS organization_id, s.domain, s.intent, s.stage::text AS stage,
-    s.status, s.allowed_verdicts::text[] AS allowed_verdicts, s.signals, s.enforcement,
-    to_json(s.created_at) #>> '{}' AS created_at
+    s.status, s.allowed_verdicts::text[] AS allowed_verdicts, s.signals, s.enforcement
 FROM mandate.mandate_specs s
 WHERE s.organization_id = ANY (%(organizations)s::text[]::uuid[]) OR s.spec_id = ANY (%(specs)s::text[])
 ORDER BY s.organization_id, s.domain, s.spec_id, s.version

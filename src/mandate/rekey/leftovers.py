@@ -1,0 +1,26 @@
+"""The end of a change's schemas, and of nothing of anybody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mandate.errors import CheckFailed
+from mandate.postgres.connection import Session, sql
+from mandate.rekey.spec import Spec
+
+_DEPENDENTS = (Path(__file__).parent / "sql" / "dependents.sql").read_bytes()
+
+
+def drop(session: Session, spec: Spec) -> None:
+    """Drop the schemas of a change. Raises CheckFailed, naming them, when others would lose objects by it."""
+    schemas = [spec.shadow_schema, spec.retained_schema, spec.work_schema]
+    found = [row["problem"] for row in session.rows(_DEPENDENTS, {"schemas": schemas})]
+    if found:
+        raise CheckFailed(
+            "something was made that needs the tables which are to be dropped:\n"
+            + "\n".join(f"  {problem}" for problem in found),
+            hint="drop it, or create it again on the tables in use, then repeat the command",
+            problems=found,
+        )
+    for name in schemas:
+        session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
