@@ -1,0 +1,128 @@
+"""The command mandate apply: what it prints, asks, and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.commands import MANDATE, clean_environment, mandate
+from tests.governing import WHOLE, changed
+from tests.servers import DatabaseFactory
+from tests.terminal import terminal
+
+from mandate.controlplane.governance.shapes import json_schema
+from mandate.postgres.connection import Target, connect
+
+
+def ran(target: Target, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return mandate("apply", *arguments, "--dsn", target.conninfo, cwd=cwd)
+
+
+def organizations(target: Target) -> list[str]:
+    with connect(target) as session:
+        return [row["name"] for row in session.rows("SELECT name FROM mandate.organizations ORDER BY name")]
+
+
+def test_diff_refusal_and_writing_without_a_terminal(database: DatabaseFactory, tmp_path: Path) -> None:
+    target = database("v8")
+    (tmp_path / "m.yaml").write_text(WHOLE)
+    dry = ran(target, "-f", "m.yaml", "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    lines = dry.stdout.splitlines()
+    assert "  + organization Acme" in lines
+    assert "  +     scope        billing.prod.payments" in lines
+    assert lines[-3:] == ["7 to create, 0 there already and equal", "", "Dry run: nothing was changed."]
+    assert max(map(len, lines)) <= 80
+    waits = ran(target, "-f", "m.yaml", cwd=tmp_path)
+    assert waits.returncode == 10
+    assert waits.stdout.splitlines() == lines[:-2]
+    assert "--yes was not given" in waits.stderr
+    assert organizations(target) == ["Example"]
+    done = ran(target, "-f", "m.yaml", "--yes", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["applied"], document["created"]) == ("mandate.apply/1", True, 7)
+    assert {change["action"] for change in document["changes"]} == {"create"}
+    # Nothing to create needs nobody's approval.
+    again = ran(target, "-f", "m.yaml", "--format", "json", cwd=tmp_path)
+    assert again.returncode == 0
+    document = json.loads(again.stdout)
+    assert (document["applied"], document["created"], document["unchanged"]) == (False, 0, 7)
+
+
+def test_mistakes_and_conflicts_end_with_their_places(database: DatabaseFactory, tmp_path: Path) -> None:
+    target = database("v8")
+    text = changed("field: amount", "field: amonut").replace("stage: pre_commit", "stage: before")
+    (tmp_path / "m.yaml").write_text(text)
+    mistaken = ran(target, "-f", "m.yaml", "--yes", "--format", "json", cwd=tmp_path)
+    assert mistaken.returncode == 2
+    (defect,) = json.loads(mistaken.stdout)["error"]["fields"]["defects"]
+    assert (defect["file"], defect["line"], defect["column"]) == ("m.yaml", 17, 16)
+    assert defect["pointer"] == "/domains/0/specs/0/stage"
+    assert "\nm.yaml:17:16: 'before' is not" in mistaken.stderr
+    (tmp_path / "m.yaml").write_text(WHOLE.replace("billing", "finance"))
+    conflict = ran(target, "-f", "m.yaml", "--yes", cwd=tmp_path)
+    assert conflict.returncode == 3
+    assert "m.yaml:13:19: finance.default belongs to another organization" in conflict.stderr
+    assert organizations(target) == ["Example"]
+    (tmp_path / "m.yaml").write_bytes(b"\x00" * 100)
+    assert ran(target, "-f", "m.yaml", "--yes", cwd=tmp_path).returncode == 2
+    none = ran(target, "-f", "none.yaml", "--yes", cwd=tmp_path)
+    assert (none.returncode, "none.yaml cannot be read: No such file" in none.stderr) == (2, True)
+    assert ran(target, cwd=tmp_path).returncode == 2
+    assert ran(target, "--check", "--schema", cwd=tmp_path).returncode == 2
+
+
+def test_version_7_is_refused_with_what_to_do(database: DatabaseFactory, tmp_path: Path) -> None:
+    target = database("v7")
+    (tmp_path / "m.yaml").write_text(WHOLE)
+    refused = ran(target, "-f", "m.yaml", "--yes", "--format", "json", cwd=tmp_path)
+    assert refused.returncode == 3
+    error = json.loads(refused.stdout)["error"]
+    assert (error["code"], "mandate run 008" in error["hint"]) == ("needs-version-8", True)
+    checked = ran(target, "--check", cwd=tmp_path)
+    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (0, "Nothing is wrong with them.")
+
+
+def test_a_terminal_is_asked(database: DatabaseFactory, tmp_path: Path) -> None:
+    target = database("v8")
+    (tmp_path / "m.yaml").write_text(WHOLE)
+    question = r"7 to create.*Create these 7\?.*\[y/N\]: $"
+    with terminal(target, tmp_path, "apply", "-f", "m.yaml") as screen:
+        screen.wait_for(question)
+        screen.type("n\r")
+        assert screen.finish() == 10, screen.shown
+        assert "nothing was changed" in screen.shown
+    assert organizations(target) == ["Example"]
+    with terminal(target, tmp_path, "apply", "-f", "m.yaml") as screen:
+        screen.wait_for(question)
+        screen.type("y\r")
+        assert screen.finish() == 0, screen.shown
+        assert "Created 7" in screen.shown
+    assert organizations(target) == ["Acme", "Example"]
+
+
+def test_what_is_rendered_is_read_from_standard_input(database: DatabaseFactory, tmp_path: Path) -> None:
+    target = database("v8")
+    rendered = ran(target, "--render", cwd=tmp_path)
+    assert rendered.returncode == 0, rendered.stderr
+    again = subprocess.run(
+        [str(MANDATE), "apply", "-f", "-", "--format", "json", "--dsn", target.conninfo],
+        input=rendered.stdout,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    document: dict[str, Any] = json.loads(again.stdout)
+    assert (document["file"], document["to_create"], document["applied"]) == ("<stdin>", 0, False)
+    assert document["unchanged"] > 10
+
+
+def test_the_schema_needs_no_database(tmp_path: Path) -> None:
+    printed = mandate("apply", "--schema", cwd=tmp_path, env={"HOME": str(tmp_path)})
+    assert (printed.returncode, json.loads(printed.stdout)) == (0, json_schema())
