@@ -13,7 +13,7 @@ import typer
 
 from mandate.cli import options, output, replay_text
 from mandate.cli.options import Config, Dsn
-from mandate.controlplane.replay import Report, Request, replay
+from mandate.controlplane.replay import CHUNK_DECISIONS, Report, Request, replay
 from mandate.errors import MandateError, Terminated, UsageError, VerificationFailed
 from mandate.postgres import target
 
@@ -38,6 +38,9 @@ Intent = Annotated[str | None, typer.Option("--intent", help="Decisions of this 
 Jobs = Annotated[
     int | None, typer.Option("--jobs", help="Processes; as many as there are processors, 4 at most.")
 ]
+Chunk = Annotated[
+    int, typer.Option("--chunk", min=1, help="Decisions at a time: between two notes in --state.")
+]
 State = Annotated[
     Path | None,
     typer.Option("--state", help="Where to note how far it is; the same command goes on from there."),
@@ -58,6 +61,7 @@ def command(
     domain: Domain = None,
     intent: Intent = None,
     jobs: Jobs = None,
+    chunk: Chunk = CHUNK_DECISIONS,
     state: State = None,
     output_file: Output = None,
     dsn: Dsn = None,
@@ -70,7 +74,7 @@ def command(
     With --candidate: which verdicts would have been others. The database is only read.
     """
     loaded = options.load(config, {"database.dsn": dsn})
-    request = Request(candidate, since, until, organization, domain, intent, _jobs(jobs), state)
+    request = Request(candidate, since, until, organization, domain, intent, _jobs(jobs), state, chunk)
     reporter = output.ConsoleReporter(output.Format.JSON if format is Form.JSON else output.Format.TEXT)
     _check(output_file)
     try:

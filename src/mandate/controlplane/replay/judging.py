@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from mandate.controlplane.evaluator import Bound, Evaluation, Evaluator, Outcome, PolicyTrace
-from mandate.controlplane.model import Decision, InvalidModel, Spec, parse_verdict
+from mandate.controlplane.model import Decision, InvalidModel, Spec, most_severe, parse_verdict
 from mandate.controlplane.replay.candidate import Candidate
-from mandate.controlplane.replay.library import Library
+from mandate.controlplane.replay.library import Absent, Library
 from mandate.controlplane.replay.totals import Finding, Totals
 from mandate.postgres.copying import unescaped
 
@@ -77,6 +77,7 @@ class _Case:
     evaluator: Evaluator | None = None
     timed: bool = False
     obstacle: Incomparable | None = None
+    closed: Evaluation | None = None
     bounds: dict[str, Bound] = field(default_factory=dict)
 
 
@@ -120,6 +121,8 @@ class Judge:
         """What the row's decision gets. Raises Incomparable."""
         if case.obstacle is not None:
             raise case.obstacle
+        if case.closed is not None:
+            return Outcome(case.closed.verdict)
         bound = case.bounds.get(row[5]) or self._bind(case, row[5])
         return bound.decide(_object(row[4], "context"), _moment(row[1]) if case.timed else None)
 
@@ -136,15 +139,25 @@ class Judge:
         case = self._cases[rest] = _Case(_recorded(rest))
         try:
             spec = self._spec(case.recorded)
-            case.evaluator = self._evaluator(case.recorded, spec)
+            case.expected = Outcome(parse_verdict(case.recorded.verdict), case.recorded.matched_policy_ids)
+            case.timed = any(signal.source == "timestamp" for signal in spec.signals)
+            self._compile(case, spec)
         except Incomparable as obstacle:
             case.obstacle = obstacle
         except InvalidModel as error:
             case.obstacle = Incomparable(Finding.UNCHECKABLE, error.message)
-        else:
-            case.timed = any(signal.source == "timestamp" for signal in spec.signals)
-            case.expected = Outcome(parse_verdict(case.recorded.verdict), case.recorded.matched_policy_ids)
         return case
+
+    def _compile(self, case: _Case, spec: Spec) -> None:
+        try:
+            case.evaluator = self._evaluator(case.recorded, spec)
+        except Absent:
+            raise
+        except InvalidModel as error:
+            # As the service does with policies that cannot be read.
+            reasons = (f"snapshot {case.recorded.snapshot_id}: {error.message}",)
+            verdict = most_severe(spec.allowed_verdicts)
+            case.closed = Evaluation(verdict, reasons=reasons, failed_closed=True)
 
     def _spec(self, recorded: Recorded) -> Spec:
         """The decision's own spec. Raises Incomparable, InvalidModel."""
@@ -189,9 +202,13 @@ class Judge:
         return self._tried[key]
 
     def _explain(self, row: Row, case: _Case) -> str:
+        found = case.closed or self._evaluated(row, case)
+        return _told(row, case.recorded, Finding.DIFFERENT, _why(case.recorded, found), found)
+
+    def _evaluated(self, row: Row, case: _Case) -> Evaluation:
         assert case.evaluator is not None
-        recorded, spec = case.recorded, case.evaluator.spec
-        found = case.evaluator.evaluate(
+        spec = case.evaluator.spec
+        return case.evaluator.evaluate(
             Decision(
                 spec.organization_id,
                 spec.domain,
@@ -202,7 +219,6 @@ class Judge:
                 _moment(row.timestamp) if case.timed else None,
             )
         )
-        return _told(row, recorded, Finding.DIFFERENT, _why(recorded, found), found)
 
 
 def _latest(lines: Iterable[str]) -> Iterator[str]:

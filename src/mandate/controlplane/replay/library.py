@@ -15,12 +15,11 @@ from mandate.controlplane.model import (
     parse_policies,
     parse_spec,
 )
-from mandate.postgres.connection import Session
+from mandate.controlplane.replay.candidate import Domain
+from mandate.postgres.connection import Row, Session
 
 T = TypeVar("T")
 _REMEMBERED = 512
-# (organization_id, domain)
-Domain = tuple[str, str]
 
 
 class Absent(InvalidModel):
@@ -70,16 +69,23 @@ class Library:
         return Evaluator(spec, policies, self.scopes(domain))
 
     def _read_spec(self, spec_id: str, version: int) -> Spec:
-        row = self._session.row(self._statements["replay_spec"], {"spec_id": spec_id, "version": version})
+        row = self._row("replay_spec", {"spec_id": spec_id, "version": version})
         if row is None:
             raise Absent(f"spec {spec_id} version {version} is not recorded")
         return parse_spec(row)
 
     def _read_snapshot(self, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
-        row = self._session.row(self._statements["replay_snapshot"], {"snapshot_id": snapshot_id})
+        row = self._row("replay_snapshot", {"snapshot_id": snapshot_id})
         if row is None:
             raise Absent(f"snapshot {snapshot_id} is not recorded")
         return (row["organization_id"], row["domain"]), parse_policies(row["policies"])
+
+    def _row(self, statement: str, params: dict[str, Any]) -> Row | None:
+        try:
+            return self._session.row(self._statements[statement], params)
+        except (ValueError, RecursionError) as error:
+            said = str(error) or "nested too deeply"
+            raise InvalidModel(f"{' '.join(map(str, params.values()))} cannot be read: {said}") from error
 
     def _read_scopes(self, domain: Domain) -> tuple[Scope, ...]:
         keys = {"organization_id": domain[0], "domain": domain[1]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,8 +69,8 @@ def count(session: Session, dialect: Dialect, selection: Selection, after: Posit
 
 def chunks(
     session: Session, dialect: Dialect, selection: Selection, after: Position, size: int
-) -> Iterator[Chunk]:
-    """All chunks after a position, the last one open-ended. The session is busy until they are consumed."""
+) -> Generator[Chunk, None, None]:
+    """All chunks after a position, the last one open-ended. Close it before its transaction ends."""
     params = {**selection.params(after), "size": size}
     with session.stream(dialect.statements["replay_ends"], params, size=64) as ends:
         for end in ends:

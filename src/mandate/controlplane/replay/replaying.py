@@ -14,7 +14,8 @@ from typing import Any
 
 from mandate.controlplane.dialect import DIALECTS, SCHEMA_VERSION, Dialect
 from mandate.controlplane.replay import records
-from mandate.controlplane.replay.candidate import Candidate, load
+from mandate.controlplane.replay.candidate import Candidate
+from mandate.controlplane.replay.reading import load
 from mandate.controlplane.replay.records import Selection
 from mandate.controlplane.replay.state import Journal, Progress, journal
 from mandate.controlplane.replay.totals import Totals
@@ -160,11 +161,12 @@ class _Run:
         work = Work(self.target, snapshot, self.dialect.version, selection, self.candidate)
         before = found.totals.decisions
         left = records.count(self.session, self.dialect, selection, progress.position)
-        chunks = records.chunks(
+        ends = records.chunks(
             self.session, self.dialect, selection, progress.position, self.request.chunk_decisions
         )
         with (
             self.reporter.task("Replaying", total=before + left, unit="decisions") as task,
+            closing(ends) as chunks,
             closing(judged(work, chunks, self.request.jobs)) as parts,
         ):
             for chunk, part in parts:
