@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import ByteSize, TypeAdapter
 
 from mandate.cli import output, run_text
 from mandate.cli.output import Format, amount, seconds, size
@@ -38,7 +38,8 @@ MaxLatency = Annotated[
 ]
 NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Work at full speed, whatever the load.")]
 
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?s")
+_SIZE = re.compile(r"\d{1,15}(\.\d{1,9})? ?([kMGT]?B|[KMGT]iB)?")
 _BYTES = TypeAdapter(ByteSize)
 
 
@@ -72,10 +73,7 @@ def _lag(text: str) -> tuple[float | None, int | None]:
 
 
 def _bytes(option: str, text: str) -> int:
-    try:
-        value = int(_BYTES.validate_python(text))
-    except (ValidationError, OverflowError):
-        value = 0
+    value = int(_BYTES.validate_python(text.strip())) if _SIZE.fullmatch(text.strip()) else 0
     if not 0 < value < 1 << 62:
         hint = "10s, 256MB" if option == "--max-lag" else "50MB"
         raise UsageError(f"{option} {text!r} is not an amount", hint=f"for example {hint}")
@@ -154,7 +152,8 @@ def lines(data: dict[str, Any], again: str = "mandate rekey run SPEC") -> Iterat
 
 
 def _progress(progress: dict[str, Any], alive: bool) -> Iterator[str]:
-    left = f", {seconds(progress['eta_seconds'])} left" if alive else ""
+    stands = progress["share"] == 0
+    left = f", {seconds(progress['eta_seconds'])} left{' once it goes on' if stands else ''}" if alive else ""
     yield f"done:     {progress['percent']:.0f} %{left}"
     if progress["total"] and alive:
         unit = progress["unit"]

@@ -157,7 +157,7 @@ class Engine:
         )
         for phase in journal.phases(session, self.name):
             if phase.finished_at is not None:
-                made.end(phase.phase, phase.evidence.get("seconds"))
+                made.is_over(phase.phase, phase.evidence.get("seconds", 0.0))
         return made
 
     def _go_through(self, session: Session, graph: Graph) -> None:
@@ -235,7 +235,7 @@ class Engine:
         seconds = round(time.monotonic() - started, 3)
         journal.end_phase(session, self.name, phase, {**evidence, "seconds": seconds})
         if self.governor is not None:
-            self.governor.end(phase, seconds)
+            self.governor.end()
         self.reporter.line(f"{phase:<13} {seconds:>8.1f} s  {_shown(evidence)}".rstrip())
 
     def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:

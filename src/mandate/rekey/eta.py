@@ -20,10 +20,10 @@ _COSTS: Mapping[str, tuple[float, float, float]] = {
     "verify": (0.2, 0.03, 0),
     "cutover": (0.5, 0, 0),
 }
-# What is believed of the weights before anything has run, as seconds of work.
-_BELIEF = 3.0
+# How much the weights are believed at first: as if so much of the work had taken what it should.
+_BELIEF = 0.1
 # From this part of a phase on, its own rate tells more than its weight.
-_KNOWN = 0.1
+_KNOWN = 0.3
 
 
 def weights(table_bytes: int, index_bytes: int) -> dict[str, float]:
@@ -83,16 +83,18 @@ def _pace(expected: Mapping[str, float], seen: Seen) -> float:
     if seen.part and seen.phase not in took:
         parts[seen.phase], took[seen.phase] = seen.part, seen.seconds
     foreseen = sum(expected.get(phase, 0.0) * part for phase, part in parts.items())
-    return (sum(took.values()) + _BELIEF) / (foreseen + _BELIEF)
+    whole = sum(expected.values())
+    belief = _BELIEF * whole * max(0.0, 1 - foreseen / whole) ** 2 if whole else 0.0
+    return (sum(took.values()) + belief) / (foreseen + belief) if foreseen + belief > 0 else 1.0
 
 
 def smoothed(before: float | None, elapsed: float, now: float) -> float:
     """What to show after `before` was shown `elapsed` seconds ago: the clock runs, corrections come gently.
 
-    Half of a correction is there after a tenth of what is left, at least after two seconds.
+    Half of a correction is there after a tenth of what is left, at least after a second.
     """
     if before is None:
         return now
     expected = max(0.0, before - elapsed)
-    half_life = max(2.0, 0.1 * min(now, expected))
+    half_life = max(1.0, 0.1 * now)
     return now + (expected - now) * exp(-0.7 * elapsed / half_life)

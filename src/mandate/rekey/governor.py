@@ -226,9 +226,13 @@ class Governor:
         work.phase, work.began, work.rested = phase, now, 0.0
         work.done, work.total, work.unit, work.note = 0.0, None, "", None
 
-    def end(self, phase: str, seconds: float | None) -> None:
-        """A phase is over, now or in an earlier run. seconds None: unknown."""
-        self._work.took[phase] = self._expected.get(phase, 0.0) if seconds is None else seconds
+    def end(self) -> None:
+        """The phase is over."""
+        self._work.took[self._work.phase] = self._work.seen().seconds
+
+    def is_over(self, phase: str, seconds: float) -> None:
+        """An earlier run has done a phase."""
+        self._work.took[phase] = seconds
 
     # -- the thread ------------------------------------------------------------------------------------
 
