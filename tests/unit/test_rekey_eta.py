@@ -77,7 +77,8 @@ def test_on_recorded_runs_it_never_jumps(name: str) -> None:
         assert abs(after.left - by_the_clock) < 0.15 * whole * max(1.0, after.elapsed)
 
 
-speeds = st.lists(st.floats(0.2, 5), min_size=len(journal.PHASES), max_size=len(journal.PHASES))
+# Of two phases one may take four times as long beside the other as the weights say.
+speeds = st.lists(st.floats(0.5, 2), min_size=len(journal.PHASES), max_size=len(journal.PHASES))
 
 
 def steady(factors: list[float], step: float) -> tuple[list[Any], float]:
@@ -94,9 +95,9 @@ def steady(factors: list[float], step: float) -> tuple[list[Any], float]:
 
 
 @settings(deadline=None, max_examples=50)
-@given(speeds)
-def test_whatever_the_phases_take_it_ends_close_to_the_truth(factors: list[float]) -> None:
-    rows, end = steady(factors, 1.0)
+@given(speeds, st.floats(0.2, 5))
+def test_whatever_the_phases_take_it_ends_close_to_the_truth(factors: list[float], pace: float) -> None:
+    rows, end = steady([pace * factor for factor in factors], 1.0)
     points = list(replay(rows, end, LONG))
     assert all(point.left >= 0 for point in points)
     assert error([point for point in points if point.truth < 0.1 * end]) < 0.2 * end
