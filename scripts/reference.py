@@ -132,7 +132,7 @@ SUMMARIES = {
     3: "a pre-check failed; nothing was changed",
     4: "no proven backup; nothing was changed",
     5: "the migration failed; the database is as it was",
-    6: "verification, a constraint probe or a smoke test failed",
+    6: "verification, a constraint probe or a smoke test failed; a replay found another verdict",
     7: "another run holds this database",
     8: "rolled back: the database is as it was before the run",
     9: "a person has to look",
