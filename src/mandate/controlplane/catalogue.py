@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mandate.controlplane import populate
 from mandate.controlplane.evaluator import Evaluation, Evaluator
 from mandate.controlplane.model import (
     Decision,
@@ -25,6 +26,7 @@ from mandate.controlplane.model import (
     parse_policies,
     parse_spec,
 )
+from mandate.controlplane.populate import Populated, Populator
 from mandate.controlplane.store import UUID_PATTERN, Store
 from mandate.postgres.connection import Row
 
@@ -47,15 +49,16 @@ class Judge:
     evaluator: Evaluator | None
     strictest: Verdict
     defect: str | None = None
+    populator: Populator = field(default_factory=lambda: Populator(()))
 
-    def judge(self, decision: Decision) -> Evaluation:
-        """The verdict. Whatever goes wrong here fails closed; nothing is raised."""
+    def judge(self, decision: Decision, text: str | None = None) -> tuple[Evaluation, tuple[Populated, ...]]:
+        """The verdict, and what the text populated. What goes wrong here fails closed; nothing is raised."""
         if self.evaluator is None:
-            return self._closed(self.defect or "the spec cannot be evaluated")
+            return self._closed(self.defect or "the spec cannot be evaluated"), ()
         try:
-            return self.evaluator.evaluate(decision)
+            return populate.evaluate(self.evaluator, self.populator, decision, text)
         except Exception as error:  # noqa: BLE001 - an evaluation that breaks must not let anything through
-            return self._closed(f"the evaluation broke: {type(error).__name__}")
+            return self._closed(f"the evaluation broke: {type(error).__name__}"), ()
 
     def _closed(self, reason: str) -> Evaluation:
         return Evaluation(self.strictest, reasons=(reason,), failed_closed=True)
@@ -125,7 +128,8 @@ def _judge(
     strictest = max(spec.allowed_verdicts, key=lambda verdict: verdict.severity)
     if defect is not None:
         return Judge(spec_id, version, None, strictest, defect)
-    return Judge(spec_id, version, Evaluator(spec, policies, scopes), strictest)
+    evaluator = Evaluator(spec, policies, scopes)
+    return Judge(spec_id, version, evaluator, strictest, populator=Populator(spec.signals))
 
 
 class Catalogue:

@@ -21,7 +21,7 @@ from mandate.controlplane.store import UUID_PATTERN
 from mandate.errors import UsageError
 
 MAX_NAME = 600  # characters: at four bytes each they still fit an index
-MAX_TEXT = 65_536
+MAX_TEXT = 32_768
 MAX_DEPTH = 64
 MAX_DIGITS = 100
 MAX_EXPONENT = 300

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from mandate.controlplane.catalogue import Entry, Judge, Key
 from mandate.controlplane.evaluator import ConditionTrace, Evaluation, PolicyTrace, unattributed
 from mandate.controlplane.intake import Posted
 from mandate.controlplane.model import Stage, Verdict
+from mandate.controlplane.populate import Populated
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 UNATTRIBUTED = "unattributed"
@@ -50,11 +51,14 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
     """Judge a decision by an entry that has a snapshot. `judge` is None for an unattributed decision."""
     decision = posted.decision()
     found = unattributed(decision)
+    populated: Sequence[Populated] = ()
     if found is None:
         assert judge is not None
-        found = judge.judge(decision)
+        found, populated = judge.judge(decision, posted.text)
     issued = max(datetime.now(UTC), posted.received + _TICK)
-    return Recording(posted, entry, found, _columns(posted, entry, judge, found, issued))
+    columns = _columns(posted, entry, judge, found, issued)
+    columns["recorded"] = json.dumps(_recorded(posted, populated))
+    return Recording(posted, entry, found, columns)
 
 
 def _columns(
@@ -88,7 +92,6 @@ def _columns(
         "severity": _SEVERITY.get(found.verdict, "info"),
         "summary": _summary(found),
         "recorded_id": recorded_id,
-        "recorded": json.dumps(_recorded(posted)),
         "issued_id": issued_id,
         "details": json.dumps(_details(entry, found, explanation)),
     }
@@ -126,12 +129,14 @@ def given_attribution(posted: Posted) -> dict[str, str | None] | None:
     return None if all(given.values()) else given
 
 
-def _recorded(posted: Posted) -> dict[str, Any]:
+def _recorded(posted: Posted, populated: Sequence[Populated]) -> dict[str, Any]:
+    text = posted.text or ""
     details = {
         "type": "DECISION_RECORDED",
         "given": given_attribution(posted),
         "traceparent": posted.traceparent,
         "unstructured_context": posted.text,
+        "populated": [each.as_dict(text) for each in populated] or None,
     }
     return {name: value for name, value in details.items() if value is not None}
 
