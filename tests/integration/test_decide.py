@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from tests.conftest import MIGRATIONS
-from tests.posting import FINANCE_UUID, ORGANIZATION, counted, decision, post, verdict_of
-from tests.servers import Databases
-from tests.serving import Service, serving
+from tests.posting import (
+    FINANCE_UUID,
+    ORGANIZATION,
+    Point,
+    counted,
+    decision,
+    decision_point,
+    post,
+    verdict_of,
+)
 
-from mandate.postgres.connection import Target, connect
-from mandate.postgres.embedded import EmbeddedServer
-
-
-class Point:
-    """A served decision point and its database."""
-
-    def __init__(self, service: Service, target: Target, version: int) -> None:
-        self.service, self.target, self.version = service, target, version
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        return self.service.log()
+from mandate.postgres.connection import connect
 
 
 @pytest.fixture(scope="module", params=[7, 8], ids=lambda version: f"v{version}")
 def point(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Point]:
-    server: EmbeddedServer = request.getfixturevalue("postgres")
-    databases = Databases(server, MIGRATIONS)
-    target = databases.create(f"v{request.param}")
-    with serving(target, tmp_path_factory.mktemp("log")) as service:
-        yield Point(service, target, request.param)
-        counted(target)
-        assert service.stop() == 0
-        assert not re.findall("(?i).*(?:error|exception|fail).*", service.log_file.read_text())
-    databases.drop(target.database)
+    with decision_point(request, tmp_path_factory.mktemp("log"), request.param) as found:
+        yield found
 
 
 def test_a_decision_is_judged_recorded_and_readable(point: Point) -> None:

@@ -18,9 +18,12 @@ def _read(*path: str) -> bytes:
 SCHEMA_VERSION = _read("schema_version.sql")
 
 
-STATEMENTS = ("decisions", "decision", "verdicts", "timeline", "domains", "recorded")
+STATEMENTS = (
+    *("decisions", "decision", "recorded", "verdicts", "timeline", "entry"),
+    *("domains", "scopes", "specs", "policy_snapshots"),
+)
 # What only one version can say, without the shared relations.
-OWN_STATEMENTS = ("catalogue", "record", "reserve", "resolve_domain", "resolve_scope")
+OWN_STATEMENTS = ("catalogue", "record", "reserve", "outcome", "resolve_domain", "resolve_scope")
 # These begin with replay.sql of their version.
 REPLAY_STATEMENTS = (
     *("replay_count", "replay_domain", "replay_domains", "replay_ends", "replay_rows"),

@@ -210,7 +210,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value
 
 
-def _timestamp(value: object) -> datetime | None:
+def read_timestamp(value: object) -> datetime | None:
+    """An RFC 3339 time in UTC; None for null. Raises ValueError saying what is wanted."""
     if value is None:
         return None
     if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
@@ -239,6 +240,6 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "target": _name,
     "context": _mapping,
     "scope": _mapping,
-    "timestamp": _timestamp,
+    "timestamp": read_timestamp,
     "unstructured_context": _text,
 }

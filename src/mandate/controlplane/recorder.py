@@ -18,15 +18,14 @@ from mandate.controlplane.catalogue import Catalogue, Entry, Judge, Key
 from mandate.controlplane.dialect import DIALECTS, may_be_outdated
 from mandate.controlplane.intake import Posted
 from mandate.controlplane.recording import (
-    NOBODY,
     UNATTRIBUTED,
     Recording,
     given_attribution,
     judged,
     place,
 )
-from mandate.controlplane.store import SchemaChanging, Store
-from mandate.errors import DatabaseError, DatabaseUnavailable, MandateError
+from mandate.controlplane.store import NOBODY, SchemaChanging, Store
+from mandate.errors import DatabaseError, DatabaseUnavailable, DiskFull, MandateError
 from mandate.postgres import arrays
 from mandate.postgres.pool import Pool
 
@@ -121,10 +120,69 @@ class Recorder:
             except _Stale:
                 fresh = True
             except _Present:
-                return await self._present(recording)
+                (found,) = await self._present([recording])
+                if isinstance(found, DecisionConflict):
+                    raise found from None
+                if found is not None:
+                    return found
             else:
                 return Recorded(True, decision, verdict)
         raise CatalogueMoving("specs, scopes or snapshots change faster than a decision can be written")
+
+    async def record_many(self, posted: Sequence[Posted]) -> list[Recorded | Exception]:
+        """The same for many, in one transaction if nothing is in the way; an answer for each, in order."""
+        answers: list[Recorded | Exception | None] = [None] * len(posted)
+        group: dict[str, tuple[int, Recording]] = {}
+        again: list[tuple[int, Recording]] = []
+        for at, each in enumerate(posted):
+            try:
+                found = at, await self._judged(each, fresh=False)
+            except MandateError as error:
+                answers[at] = error
+            else:
+                if group.setdefault(each.decision_id, found) is not found:
+                    again.append(found)
+        try:
+            for at, recorded in await self._write_many([*group.values()]):
+                answers[at] = recorded
+            again += [found for found in group.values() if answers[found[0]] is None]
+            present = await self._present([found for _, found in again])
+            for (at, _), answer in zip(again, present, strict=True):
+                answers[at] = answer
+        except DatabaseError as error:
+            return [error if answer is None else answer for answer in answers]
+        # Stale, or in the way of the others: each by itself, and with whatever else arrives.
+        rest = [at for at, answer in enumerate(answers) if answer is None]
+        alone = await asyncio.gather(*(self._alone(posted[at]) for at in rest))
+        for at, found_alone in zip(rest, alone, strict=True):
+            answers[at] = found_alone
+        return [answer for answer in answers if answer is not None]
+
+    async def _alone(self, posted: Posted) -> Recorded | Exception:
+        try:
+            return await self.record(posted)
+        except Exception as error:  # noqa: BLE001 - the answer to its line
+            return error
+
+    async def _write_many(self, group: Sequence[tuple[int, Recording]]) -> list[tuple[int, Recorded]]:
+        """What is new and could be written together. Raises DatabaseError where trying again is no use."""
+        ordered = sorted(group, key=lambda each: each[1].posted.decision_id)
+        versions = {found.entry.version for _, found in ordered}
+        if len(versions) != 1:
+            return []
+        params = parameters([found for _, found in ordered])
+        try:
+            rows = await self._pool.rows(DIALECTS[versions.pop()].own["record"], params)
+        except DatabaseError as error:
+            if _is_hopeless(error):
+                raise
+            return []
+        self.on_group(len(ordered))
+        return [
+            (ordered[row["place"]][0], Recorded(True, row["decision"], row["verdict"]))
+            for row in rows
+            if row["decision"] is not None
+        ]
 
     async def _judged(self, posted: Posted, *, fresh: bool) -> Recording:
         key, complete = place(posted), given_attribution(posted) is None
@@ -161,24 +219,18 @@ class Recorder:
                     return entry
         raise UnknownDomain(f"there is no domain {key.domain!r} in organization {key.organization_id}")
 
-    async def _present(self, recording: Recording) -> Recorded:
-        posted, columns = recording.posted, recording.columns
-        given = given_attribution(posted)
-        rows = await self._store.shared(
-            "recorded",
-            {
-                **{name: columns[name] for name in ("decision_id", "organization_id", "domain", "intent")},
-                **{name: columns[name] for name in ("stage", "actor", "target", "body")},
-                "timestamp": posted.timestamp.isoformat() if posted.timestamp else None,
-                "text": posted.text,
-                "given": json.dumps(given) if given else None,
-            },
-        )
-        decision = await self._store.decision(posted.decision_id)
-        verdict = await self._store.verdict(posted.decision_id)
-        if not rows or not rows[0]["same"] or decision is None or verdict is None:
-            raise DecisionConflict(f"decision {posted.decision_id} is recorded with another body")
-        return Recorded(False, decision, verdict)
+    async def _present(self, recordings: Sequence[Recording]) -> list[Recorded | DecisionConflict | None]:
+        """What is recorded under the same ids; None where nothing is."""
+        answers: list[Recorded | DecisionConflict | None] = [None] * len(recordings)
+        if recordings:
+            for row in await self._store.shared("recorded", _asked(recordings)):
+                if row["same"] and row["verdict"] is not None:
+                    answers[row["place"]] = Recorded(False, row["decision"], row["verdict"])
+                else:
+                    decision_id = recordings[row["place"]].posted.decision_id
+                    text = f"decision {decision_id} is recorded with another body"
+                    answers[row["place"]] = DecisionConflict(text)
+        return answers
 
     def _start(self) -> None:
         if len(self._running) < self._lanes:
@@ -234,12 +286,32 @@ class Recorder:
                 return
         except DatabaseError as later:
             error = later
-        if len(group) == 1 or isinstance(error, DatabaseUnavailable) or error.sqlstate == "57014":
+        if len(group) == 1 or _is_hopeless(error):
             changing = may_be_outdated(error.sqlstate)
             _give(group, SchemaChanging(error.message, **error.fields) if changing else error)
             return
         for waiting in group:
             await self._write([waiting])
+
+
+def _is_hopeless(error: DatabaseError) -> bool:
+    """Whether one by one would fare no better: PostgreSQL is away, full, or was told to stop waiting."""
+    return isinstance(error, DatabaseUnavailable | DiskFull) or error.sqlstate == "57014"
+
+
+_ASKED = ("decision_id", "organization_id", "domain", "intent", "stage", "actor", "target", "body")
+
+
+def _asked(recordings: Sequence[Recording]) -> dict[str, str]:
+    """The arrays of recorded.sql."""
+    columns = {name: [each.columns[name] for each in recordings] for name in _ASKED}
+    posted = [each.posted for each in recordings]
+    given = [given_attribution(each) for each in posted]
+    columns["place"] = [str(at) for at in range(len(posted))]
+    columns["timestamp"] = [each.timestamp.isoformat() if each.timestamp else None for each in posted]
+    columns["text"] = [each.text for each in posted]
+    columns["given"] = [json.dumps(each) if each else None for each in given]
+    return {name: arrays.literal(values) for name, values in columns.items()}
 
 
 def parameters(recordings: Sequence[Recording]) -> dict[str, str]:

@@ -18,8 +18,8 @@ from mandate.controlplane.evaluator import ConditionTrace, Evaluation, PolicyTra
 from mandate.controlplane.intake import Posted
 from mandate.controlplane.model import Stage, Verdict
 from mandate.controlplane.populate import Populated
+from mandate.controlplane.store import NOBODY
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
 UNATTRIBUTED = "unattributed"
 _MOST_TRACED = 50
 _MOST_EXPLANATION = 4000

@@ -56,10 +56,23 @@ class SchemaChanging(DatabaseError):
 
 
 # Every parameter of every statement, not given.
-NO_FILTERS: dict[str, Any] = dict.fromkeys(
+NOBODY = "00000000-0000-0000-0000-000000000000"
+NO_FILTERS: dict[str, Any] = {"nobody": NOBODY} | dict.fromkeys(
     (
         *("domain_keys", "domain_organizations", "scope_keys", "after_1", "after_2", "decision_id"),
         *("organization_id", "intent", "stage", "actor", "target", "verdict", "since", "until"),
+        *(
+            "environment",
+            "service",
+            "agent",
+            "system",
+            "tenant",
+            "status",
+            "spec_id",
+            "version",
+            "snapshot_id",
+        ),
+        "entry_id",
     )
 )
 
@@ -94,6 +107,18 @@ class Store:
         """Domains by organization and name."""
         return await self._adapting(lambda dialect: self._page(dialect, "domains", selection))
 
+    async def scopes(self, selection: Selection) -> Page:
+        """Scopes by organization and id."""
+        return await self._adapting(lambda dialect: self._page(dialect, "scopes", selection))
+
+    async def specs(self, selection: Selection) -> Page:
+        """Versions of specs by id, the newest of each first."""
+        return await self._adapting(lambda dialect: self._page(dialect, "specs", selection))
+
+    async def policy_snapshots(self, selection: Selection) -> Page:
+        """Policy snapshots, newest first."""
+        return await self._adapting(lambda dialect: self._page(dialect, "policy_snapshots", selection))
+
     async def timeline(self, selection: Selection) -> Page:
         """The entries of the decision in `selection.filters`, oldest first."""
         return await self._adapting(lambda dialect: self._page(dialect, "timeline", selection))
@@ -106,11 +131,16 @@ class Store:
         """The latest verdict on a decision as JSON text, None when there is none."""
         return await self._adapting(lambda dialect: self._one(dialect, "verdicts", decision_id))
 
-    async def own(self, statement: str, params: Mapping[str, Any]) -> tuple[int, list[Row]]:
-        """Rows of a statement that each version has its own of, and the version that answered."""
+    async def own(
+        self, statement: str, params: Mapping[str, Any], pool: Pool | None = None
+    ) -> tuple[int, list[Row]]:
+        """Rows of a statement that each version has its own of, and the version that answered.
+
+        `pool` is another one to ask, for a statement that writes.
+        """
 
         async def ask(dialect: Dialect) -> tuple[int, list[Row]]:
-            return dialect.version, await self._pool.rows(dialect.own[statement], params)
+            return dialect.version, await (pool or self._pool).rows(dialect.own[statement], params)
 
         return await self._adapting(ask)
 

@@ -15,29 +15,18 @@ import mandate
 from mandate.controlplane.api import decisions, records, schemas
 from mandate.controlplane.api.guard import Guard, answer
 from mandate.controlplane.api.problems import (
-    DATABASE_BUSY,
-    DATABASE_UNAVAILABLE,
-    INTERNAL,
-    MALFORMED_PARAMETER,
     MALFORMED_REQUEST,
     METHOD_NOT_ALLOWED,
     NO_SUCH_PATH,
     SCHEMA_UNKNOWN,
-    Kind,
     Problem,
 )
 from mandate.controlplane.api.routing import Services, get, json_response, problems
+from mandate.controlplane.api.trouble import database_kind, problem_of
 from mandate.controlplane.catalogue import Catalogue
-from mandate.controlplane.recorder import CatalogueMoving, Recorder
-from mandate.controlplane.store import SchemaChanging, Store
-from mandate.errors import (
-    AuthenticationFailed,
-    DatabaseError,
-    DatabaseUnavailable,
-    DiskFull,
-    LockNotAvailable,
-    NotMandate,
-)
+from mandate.controlplane.recorder import Recorder
+from mandate.controlplane.store import Store
+from mandate.errors import DatabaseError, NotMandate
 from mandate.postgres.pool import Pool
 
 # Each makes the routes of one part, below /api and /api/v1.
@@ -74,8 +63,8 @@ def application(reading: Pool, writing: Pool) -> FastAPI:
     app.add_middleware(Guard)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
-    app.add_exception_handler(DatabaseError, _database_problem)
-    app.add_exception_handler(NotMandate, _database_problem)
+    app.add_exception_handler(DatabaseError, _trouble)
+    app.add_exception_handler(NotMandate, _trouble)
     routers = [part(services) for part in (*PARTS, _health)]
     for router in routers:
         app.include_router(router, prefix="/api")
@@ -121,7 +110,7 @@ async def _ready(store: Store) -> int:
         version = await store.schema_version()
     except DatabaseError as error:
         # Said without the cause: not being ready yet is an answer, not trouble.
-        raise Problem(_database_kind(error), "not ready") from None
+        raise Problem(database_kind(error), "not ready") from None
     if version is None:
         raise Problem(SCHEMA_UNKNOWN, "not ready: neither version 7 nor version 8 of Mandate's schema")
     return version
@@ -155,22 +144,5 @@ def _allowed(request: Request) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-async def _database_problem(request: Request, error: Exception) -> Response:
-    kind = _database_kind(error)
-    if kind is MALFORMED_PARAMETER:
-        return answer(request, Problem(kind, "a value is outside of what the database can compare"))
-    detail = "the log has the reason, under this instance" if kind is INTERNAL else "try again shortly"
-    return answer(request, Problem(kind, detail), error)
-
-
-def _database_kind(error: Exception) -> Kind:
-    sqlstate = error.sqlstate if isinstance(error, DatabaseError) else None
-    if isinstance(error, NotMandate | SchemaChanging):
-        return SCHEMA_UNKNOWN
-    if isinstance(error, LockNotAvailable | CatalogueMoving) or sqlstate == "57014":
-        return DATABASE_BUSY
-    if isinstance(error, DatabaseUnavailable | AuthenticationFailed | DiskFull):
-        return DATABASE_UNAVAILABLE
-    if sqlstate is not None and sqlstate.startswith("22"):
-        return MALFORMED_PARAMETER
-    return INTERNAL
+async def _trouble(request: Request, error: Exception) -> Response:
+    return answer(request, problem_of(error), error)

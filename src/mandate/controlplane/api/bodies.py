@@ -56,6 +56,7 @@ async def receive_all(receive: Receive, limit: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def too_large(limit: int) -> Problem:
-    """413 with the limit."""
-    return Problem(BODY_TOO_LARGE, f"a body may have {limit} bytes here", {"limit": limit})
+def too_large(limit: int, lines: int | None = None) -> Problem:
+    """413 with the limit in bytes, and in lines where there is one."""
+    also = "" if lines is None else f" and {lines} lines"
+    return Problem(BODY_TOO_LARGE, f"a body may have {limit} bytes{also} here", {"limit": limit})

@@ -37,6 +37,9 @@ DECISIONS = Order("decisions", _TIME, UUID_PATTERN)
 VERDICTS = Order("verdicts", _TIME, UUID_PATTERN)
 TIMELINE = Order("timeline", _TIME, UUID_PATTERN)
 DOMAINS = Order("domains", UUID_PATTERN, _NAME)
+SCOPES = Order("scopes", UUID_PATTERN, _NAME)
+SPECS = Order("specs", _NAME, re.compile(r"-?\d{1,10}", re.ASCII))
+POLICY_SNAPSHOTS = Order("policy_snapshots", _TIME, UUID_PATTERN)
 
 
 def encode(end: tuple[str, str], order: Order, filters: Mapping[str, str]) -> str:

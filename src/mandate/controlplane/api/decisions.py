@@ -1,4 +1,4 @@
-"""Routes that take decisions."""
+"""Routes that take decisions, and what became of them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,73 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mandate.controlplane import intake
-from mandate.controlplane.api import bodies, schemas
+from mandate.controlplane import intake, outcomes
+from mandate.controlplane.api import batch, bodies, schemas
 from mandate.controlplane.api.guard import exchange
-from mandate.controlplane.api.problems import (
-    DECISION_CONFLICT,
-    INVALID_DECISION,
-    MALFORMED_BODY,
-    NO_ACTIVE_SPEC,
-    NO_POLICY_SNAPSHOT,
-    UNKNOWN_DOMAIN,
-    Problem,
+from mandate.controlplane.api.problems import NO_SUCH_DECISION, Problem
+from mandate.controlplane.api.routing import (
+    Handler,
+    Services,
+    json_response,
+    no_parameters,
+    path_parameters,
+    problems,
+    uuid_in_path,
 )
-from mandate.controlplane.api.routing import Services, json_response, no_parameters, problems
-from mandate.controlplane.recorder import (
-    DecisionConflict,
-    NoActiveSpec,
-    NoPolicySnapshot,
-    Recorded,
-    Refused,
-    UnknownDomain,
-)
-
-_KINDS = {
-    UnknownDomain: UNKNOWN_DOMAIN,
-    NoActiveSpec: NO_ACTIVE_SPEC,
-    NoPolicySnapshot: NO_POLICY_SNAPSHOT,
-    DecisionConflict: DECISION_CONFLICT,
-}
+from mandate.controlplane.api.trouble import REFUSALS, problem_of
+from mandate.errors import MandateError
 
 
 def router(services: Services) -> APIRouter:
-    """POST /decisions."""
-    routes = APIRouter(responses=problems(400, 500, 503), tags=["decisions"])
+    """POST /decisions, /decisions:batch and /decisions/{decision_id}/outcome."""
+    routes = APIRouter(responses=problems(400, 413, 415, 500, 503), tags=["decisions"])
+    routes.add_api_route(
+        "/decisions",
+        decide(services),
+        methods=["POST"],
+        status_code=201,
+        response_class=Response,
+        responses={
+            201: {"model": schemas.Judged, "description": "Judged and recorded"},
+            200: {"model": schemas.Judged, "description": "Recorded before"},
+            **problems(404, 409, 422),
+        },
+        openapi_extra=takes(schemas.PostedDecision),
+    )
+    routes.add_api_route(
+        "/decisions:batch",
+        _batch(services),
+        methods=["POST"],
+        response_class=Response,
+        responses={
+            200: {
+                "description": "A line for each line: `BatchLine` as NDJSON",
+                "content": {batch.MEDIA_TYPE: {"schema": schemas.BatchLine.model_json_schema()}},
+            }
+        },
+        openapi_extra=takes(schemas.PostedDecision, batch.MEDIA_TYPE),
+    )
+    routes.add_api_route(
+        "/decisions/{decision_id}/outcome",
+        _outcome(services),
+        methods=["POST"],
+        status_code=201,
+        response_class=Response,
+        responses={
+            201: {"model": schemas.TimelineEntry, "description": "Recorded"},
+            200: {"model": schemas.TimelineEntry, "description": "Recorded before"},
+            **problems(404, 422),
+        },
+        openapi_extra={
+            **takes(schemas.PostedOutcome),
+            "parameters": path_parameters("/decisions/{decision_id}/outcome"),
+        },
+    )
+    return routes
+
+
+def decide(services: Services) -> Handler:
+    """The handler of POST /decisions."""
 
     async def decide(request: Request) -> Response:
         """Post a decision: it is judged and recorded before the answer leaves.
@@ -48,48 +82,60 @@ def router(services: Services) -> APIRouter:
         The same decision_id with the same body again: 200 and the verdict that is recorded.
         """
         no_parameters(request)
-        posted = read(await bodies.read(request), request.headers.get("traceparent"))
-        exchange(request).decision_id = posted.decision_id
-        return _answer(await record(services, posted))
+        body = await bodies.read(request)
+        try:
+            posted = intake.read_decision(body, _traceparent(request))
+            exchange(request).decision_id = posted.decision_id
+            recorded = await services.recorder.record(posted)
+        except tuple(REFUSALS) as error:
+            raise problem_of(error) from None
+        answer = f'{{"decision": {recorded.decision}, "verdict": {recorded.verdict}}}'
+        return json_response(answer, 201 if recorded.created else 200)
 
-    routes.add_api_route(
-        "/decisions",
-        decide,
-        methods=["POST"],
-        status_code=201,
-        response_class=Response,
-        responses={
-            201: {"model": schemas.Judged, "description": "Judged and recorded"},
-            200: {"model": schemas.Judged, "description": "Recorded before"},
-            **problems(404, 409, 413, 415, 422),
-        },
-        openapi_extra=_takes(schemas.PostedDecision),
-    )
-    return routes
+    return decide
 
 
-def read(body: bytes, traceparent: str | None) -> intake.Posted:
-    """The decision in a body. Raises Problem (400, 422)."""
-    try:
-        return intake.read_decision(body, intake.read_traceparent(traceparent))
-    except intake.MalformedBody as error:
-        raise Problem(MALFORMED_BODY, error.message) from None
-    except intake.InvalidDecision as error:
-        raise Problem(INVALID_DECISION, error.message, error.fields) from None
+def _batch(services: Services) -> Handler:
+    async def decide_many(request: Request) -> Response:
+        """Post many decisions, one JSON object a line; each is all or nothing, and answered on its own line.
+
+        `status` of a line is what a single post would have had; the answer itself is a 200.
+        """
+        no_parameters(request)
+        bodies.check_form(request, batch.MEDIA_TYPE, bodies.MAX_BATCH)
+        return batch.BatchResponse(services, request)
+
+    return decide_many
 
 
-async def record(services: Services, posted: intake.Posted) -> Recorded:
-    """Judge and record. Raises Problem (404, 409, 422) and what the recorder raises."""
-    try:
-        return await services.recorder.record(posted)
-    except Refused as error:
-        raise Problem(_KINDS[type(error)], error.message) from None
+def _outcome(services: Services) -> Handler:
+    async def outcome(request: Request) -> Response:
+        """Append what became of a decision to its timeline.
+
+        The same again: 200 and the entry that is there.
+        """
+        decision_id = uuid_in_path(request, "decision_id")
+        no_parameters(request)
+        exchange(request).decision_id = decision_id
+        try:
+            said = outcomes.read_outcome(await bodies.read(request))
+        except MandateError as error:
+            raise problem_of(error) from None
+        found = await outcomes.append(
+            services.store, services.writing, decision_id, said, _traceparent(request)
+        )
+        if found is None:
+            raise Problem(NO_SUCH_DECISION, f"decision {decision_id}")
+        created, entry = found
+        return json_response(entry, 201 if created else 200)
+
+    return outcome
 
 
-def _answer(recorded: Recorded) -> Response:
-    body = f'{{"decision": {recorded.decision}, "verdict": {recorded.verdict}}}'
-    return json_response(body, 201 if recorded.created else 200)
+def _traceparent(request: Request) -> str | None:
+    return intake.read_traceparent(request.headers.get("traceparent"))
 
 
-def _takes(model: type[Any], media_type: str = "application/json") -> dict[str, Any]:
+def takes(model: type[Any], media_type: str = "application/json") -> dict[str, Any]:
+    """The OpenAPI description of a body."""
     return {"requestBody": {"required": True, "content": {media_type: {"schema": model.model_json_schema()}}}}

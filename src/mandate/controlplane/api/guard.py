@@ -53,13 +53,18 @@ def exchange(request: Request) -> Exchange:
 
 def answer(request: Request, problem: Problem, cause: Exception | None = None) -> Response:
     """A problem as the answer. The log gets the cause: a traceback of what nobody expected, else its text."""
+    note(request, problem, cause)
+    return problem.response(exchange(request).request_id)
+
+
+def note(request: Request, problem: Problem, cause: Exception | None = None) -> None:
+    """Let the log line of a request tell of a problem."""
     current = exchange(request)
     current.problem = problem.kind.name
     if problem.kind is INTERNAL:
         current.cause = cause
     elif cause is not None:
         current.reason = str(cause)
-    return problem.response(current.request_id)
 
 
 class Guard:

@@ -37,14 +37,20 @@ INCOMPLETE_BODY = Kind("incomplete-body", 400, "The body was cut off")
 NO_SUCH_PATH = Kind("no-such-path", 404, "There is nothing at this path")
 NO_SUCH_DECISION = Kind("no-such-decision", 404, "There is no decision with this id")
 NO_VERDICT = Kind("no-verdict", 404, "There is no verdict on this decision")
+NO_SUCH_DOMAIN = Kind("no-such-domain", 404, "There is no domain with this name")
+NO_SUCH_SCOPE = Kind("no-such-scope", 404, "There is no scope with this id")
+NO_SUCH_SPEC = Kind("no-such-spec", 404, "There is no spec with this id")
+NO_SUCH_SNAPSHOT = Kind("no-such-policy-snapshot", 404, "There is no policy snapshot with this id")
 UNKNOWN_DOMAIN = Kind("unknown-domain", 404, "There is no such domain")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "This path does not take this method")
+AMBIGUOUS = Kind("ambiguous", 409, "More than one organization has something of this name")
 DECISION_CONFLICT = Kind("decision-conflict", 409, "The decision is recorded already, with another body")
 BODY_TOO_LARGE = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The body has a form that is not read here")
 URL_TOO_LONG = Kind("url-too-long", 414, "The path and query are too long")
 HOST_NOT_ALLOWED = Kind("host-not-allowed", 421, "This service answers to loopback names only")
 INVALID_DECISION = Kind("invalid-decision", 422, "The body is not a decision")
+INVALID_OUTCOME = Kind("invalid-outcome", 422, "The body is not an outcome")
 NO_ACTIVE_SPEC = Kind("no-active-spec", 422, "No active spec governs this decision")
 NO_POLICY_SNAPSHOT = Kind("no-policy-snapshot", 422, "The domain has no policy snapshot")
 HEADERS_TOO_LARGE = Kind("headers-too-large", 431, "The headers are too large")
@@ -65,9 +71,9 @@ class Problem(Exception):
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, request_id: str) -> Response:
-        """The answer, with the request's id as `instance`."""
-        document = {
+    def document(self, request_id: str) -> dict[str, Any]:
+        """The document, with the request's id as `instance`."""
+        return {
             "type": TYPE_PREFIX + self.kind.name,
             "title": self.kind.title,
             "status": self.kind.status,
@@ -75,8 +81,11 @@ class Problem(Exception):
             "instance": f"urn:uuid:{request_id}",
             **self.fields,
         }
+
+    def response(self, request_id: str) -> Response:
+        """The document as an answer."""
         headers = dict(self.headers)
         if self.kind.status == 503:
             headers["Retry-After"] = RETRY_AFTER_SECONDS
-        body = json.dumps(document, ensure_ascii=False)
+        body = json.dumps(self.document(request_id), ensure_ascii=False)
         return Response(body, self.kind.status, headers, media_type=MEDIA_TYPE)

@@ -17,7 +17,7 @@ from mandate.controlplane.api.problems import (
     UNKNOWN_PARAMETER,
     Problem,
 )
-from mandate.controlplane.model import Stage, Verdict
+from mandate.controlplane.model import SELECTORS, Stage, Verdict
 from mandate.controlplane.store import UUID_PATTERN, Position, Selection
 
 MAX_LIMIT = 500
@@ -92,6 +92,14 @@ def limit(value: str) -> str:
     return value
 
 
+def version(value: str) -> str:
+    """The number of a spec's version."""
+    if not re.fullmatch(r"[0-9]{1,10}", value, re.ASCII) or not 1 <= int(value) < 2**31:
+        raise ValueError("wants a version such as 1")
+    return value
+
+
+_STATUSES = ["draft", "active", "deprecated"]
 _STAGES = [stage.value for stage in Stage]
 _VERDICTS = [verdict.value for verdict in Verdict]
 _UUID = {"type": "string", "format": "uuid"}
@@ -130,6 +138,34 @@ EVENTS = (
     *PAGING,
 )
 DOMAINS = (ORGANIZATION, DOMAIN, *PAGING)
+OF_ONE_DOMAIN = (ORGANIZATION,)
+SCOPES = (
+    ORGANIZATION,
+    DOMAIN,
+    *(Parameter(name, f"With this {name} as selector.", _TEXT, text) for name in SELECTORS),
+    *PAGING,
+)
+VERSION = Parameter(
+    "version",
+    "This version; the newest without.",
+    {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+    version,
+)
+SPECS = (
+    ORGANIZATION,
+    DOMAIN,
+    Parameter("intent", "For this intent.", _TEXT, text, "issue_refund"),
+    Parameter("stage", "For this stage.", {"enum": _STAGES}, _one_of(*_STAGES), "pre_commit"),
+    Parameter("status", "With this status.", {"enum": _STATUSES}, _one_of(*_STATUSES), "active"),
+    *PAGING,
+)
+POLICY_SNAPSHOTS = (
+    ORGANIZATION,
+    DOMAIN,
+    Parameter("since", "Made at this time or later.", _TIME, timestamp, "2026-01-01T00:00:00Z"),
+    Parameter("until", "Made before this time.", _TIME, timestamp),
+    *PAGING,
+)
 
 
 def selection(

@@ -20,12 +20,14 @@ from mandate.postgres.pool import Pool
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-_DECISION_ID = {
-    "name": "decision_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "format": "uuid"},
-    "example": "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10",
+_UUID = {"type": "string", "format": "uuid"}
+_TEXT = {"type": "string", "minLength": 1, "maxLength": query.MAX_TEXT}
+_IN_PATH: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "decision_id": (_UUID, "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10"),
+    "snapshot_id": (_UUID, "a0000002-0000-4000-8000-000000000002"),
+    "domain": (_TEXT, "finance"),
+    "scope_id": (_TEXT, "finance.prod.payments.refund-agent"),
+    "spec_id": (_TEXT, "finance.refund"),
 }
 
 
@@ -45,22 +47,27 @@ def get(
     handler: Handler,
     model: type[Any],
     parameters: tuple[query.Parameter, ...] = (),
+    also: Mapping[int | str, dict[str, Any]] | None = None,
 ) -> None:
-    """A route that reads."""
+    """A route that reads. `also` are answers of its own."""
     described = [parameter.openapi() for parameter in parameters]
     single = "{" in path
     router.add_api_route(
         path,
         handler,
         response_class=Response,
-        responses={200: {"model": model}, **(problems(404) if single else {})},
+        responses={200: {"model": model}, **(problems(404) if single else {}), **(also or {})},
         openapi_extra={"parameters": [*path_parameters(path), *described]},
     )
 
 
 def path_parameters(path: str) -> list[dict[str, Any]]:
     """The OpenAPI description of what stands in braces in a path."""
-    return [_DECISION_ID] if "{decision_id}" in path else []
+    return [
+        {"name": name, "in": "path", "required": True, "schema": dict(schema), "example": example}
+        for name, (schema, example) in _IN_PATH.items()
+        if f"{{{name}}}" in path
+    ]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -94,6 +101,14 @@ def uuid_in_path(request: Request, name: str) -> str:
     """A UUID of the path, lower case. Raises Problem (400)."""
     try:
         return query.uuid(request.path_params[name])
+    except ValueError as wanted:
+        raise Problem(MALFORMED_PARAMETER, f"{name}: {wanted}", {"parameter": name}) from None
+
+
+def text_in_path(request: Request, name: str) -> str:
+    """A name of the path. Raises Problem (400)."""
+    try:
+        return query.text(request.path_params[name])
     except ValueError as wanted:
         raise Problem(MALFORMED_PARAMETER, f"{name}: {wanted}", {"parameter": name}) from None
 

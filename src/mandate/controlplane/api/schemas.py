@@ -182,6 +182,114 @@ class Judged(BaseModel):
     verdict: VerdictDocument
 
 
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem details. `type` is stable."""
+
+    model_config = {"title": "Problem"}
+
+    type: str = Field(examples=["urn:mandate:problem:malformed-parameter"])
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="urn:uuid: and the request id that the log has")
+    parameter: str | None = Field(None, description="the parameter that was refused, if it was one")
+
+
+class BatchLine(BaseModel):
+    """The answer to one line of a batch: `verdict` where it was recorded (now or before), else `problem`."""
+
+    line: int = Field(description="number of the line that is answered, from 1")
+    decision_id: UUID | None
+    status: int
+    verdict: VerdictDocument | None = None
+    problem: ProblemDocument | None = None
+
+
+class PostedOutcome(BaseModel):
+    """What became of a decision. Saying the same twice is recorded once."""
+
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {"examples": [{"outcome": "done", "details": {"refund_id": "RF-4711"}}]},
+    }
+
+    outcome: str = Field(
+        min_length=1, max_length=MAX_NAME, description="done, failed, approved, rejected, ..."
+    )
+    actor: str | None = Field(
+        None, max_length=MAX_NAME, description="who says so; the decision's actor if missing"
+    )
+    severity: Literal["info", "warning", "critical"] | None = Field(None, description="info if missing")
+    details: dict[str, Any] | None = None
+    timestamp: datetime | None = Field(None, description="when; the time of receipt if missing")
+
+
+class Scope(BaseModel):
+    """What policies are bound to. A selector that is null matches anything."""
+
+    scope_id: str
+    organization_id: UUID | None
+    domain: str | None
+    environment: str | None
+    service: str | None
+    agent: str | None
+    system: str | None
+    tenant: str | None
+    owning_team: str | None
+    owner_contact: str | None
+    description: str | None
+    created_at: datetime
+
+
+class Spec(BaseModel):
+    """One version of the contract of a kind of decision."""
+
+    spec_id: str
+    version: int
+    organization_id: UUID
+    domain: str
+    intent: str
+    stage: Stage
+    allowed_verdicts: list[Verdict]
+    signals: list[Any]
+    enforcement: dict[str, Any]
+    status: Literal["draft", "active", "deprecated"]
+    replaced_by: str | None
+    created_at: datetime
+
+
+class PolicySnapshot(BaseModel):
+    """All policies of a domain from one moment on."""
+
+    snapshot_id: UUID
+    organization_id: UUID | None
+    domain: str | None
+    version: int
+    policies: list[Any]
+    created_at: datetime
+
+
+class Scopes(BaseModel):
+    """A page of scopes, by organization and id."""
+
+    scopes: list[Scope]
+    next_cursor: str | None = _CURSOR
+
+
+class Specs(BaseModel):
+    """A page of spec versions, by id, the newest first."""
+
+    specs: list[Spec]
+    next_cursor: str | None = _CURSOR
+
+
+class PolicySnapshots(BaseModel):
+    """A page of policy snapshots, newest first."""
+
+    policy_snapshots: list[PolicySnapshot]
+    next_cursor: str | None = _CURSOR
+
+
 class Decisions(BaseModel):
     """A page of decisions, newest first."""
 
@@ -220,16 +328,3 @@ class Health(BaseModel):
     status: Literal["ok"]
     version: str
     schema_version: Literal[7, 8]
-
-
-class ProblemDocument(BaseModel):
-    """RFC 9457 problem details. `type` is stable."""
-
-    model_config = {"title": "Problem"}
-
-    type: str = Field(examples=["urn:mandate:problem:malformed-parameter"])
-    title: str
-    status: int
-    detail: str
-    instance: str = Field(description="urn:uuid: and the request id that the log has")
-    parameter: str | None = Field(None, description="the parameter that was refused, if it was one")

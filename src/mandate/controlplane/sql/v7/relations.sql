@@ -21,4 +21,22 @@ WITH domain AS NOT MATERIALIZED (
         t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp
     FROM mandate.audit_timeline_entries t
     LEFT JOIN mandate.domains n ON n.domain_id = t.domain_id
+), scope AS NOT MATERIALIZED (
+    SELECT s.scope_id::text AS scope_id, s.organization_id, n.name AS domain, s.service, s.agent,
+        s.scope_system AS system, s.environment, s.tenant, s.owning_team, s.owner_contact, s.description,
+        s.created_at
+    FROM mandate.scopes s
+    LEFT JOIN mandate.domains n ON n.domain_id = s.domain_id
+    WHERE (%(domain_keys)s::text[] IS NULL OR s.domain_id = ANY (%(domain_keys)s::text[]::uuid[]))
+        AND (%(scope_keys)s::text[] IS NULL OR s.scope_id = ANY (%(scope_keys)s::text[]::uuid[]))
+), snapshot AS NOT MATERIALIZED (
+    SELECT p.snapshot_id, p.organization_id, n.name AS domain, p.version, p.policies, p.created_at
+    FROM mandate.policy_snapshots p
+    LEFT JOIN mandate.domains n ON n.domain_id = p.domain_id
+    WHERE %(domain_keys)s::text[] IS NULL OR p.domain_id = ANY (%(domain_keys)s::text[]::uuid[])
+), spec AS NOT MATERIALIZED (
+    SELECT s.*
+    FROM mandate.mandate_specs s
+    LEFT JOIN mandate.domains n ON n.organization_id = s.organization_id AND n.name = s.domain
+    WHERE %(domain_keys)s::text[] IS NULL OR n.domain_id = ANY (%(domain_keys)s::text[]::uuid[])
 )

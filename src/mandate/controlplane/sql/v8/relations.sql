@@ -30,4 +30,30 @@ WITH domain AS NOT MATERIALIZED (
     FROM mandate.audit_timeline_entries t
     LEFT JOIN mandate.domains version_8
         ON version_8.organization_id = t.organization_id AND version_8.domain = t.domain
+), scope AS NOT MATERIALIZED (
+    SELECT s.scope_id, s.organization_id, s.domain, s.service, s.agent, s.scope_system AS system, s.environment,
+        s.tenant, s.owning_team, s.owner_contact, s.description, s.created_at
+    FROM mandate.scopes s
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = s.organization_id AND version_8.domain = s.domain
+    WHERE (%(domain_keys)s::text[] IS NULL
+            OR (s.domain = ANY (%(domain_keys)s::text[])
+                AND s.organization_id = ANY (%(domain_organizations)s::text[]::uuid[])))
+        AND (%(scope_keys)s::text[] IS NULL OR s.scope_id = ANY (%(scope_keys)s::text[]))
+), snapshot AS NOT MATERIALIZED (
+    SELECT p.snapshot_id, p.organization_id, p.domain, p.version, p.policies, p.created_at
+    FROM mandate.policy_snapshots p
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = p.organization_id AND version_8.domain = p.domain
+    WHERE %(domain_keys)s::text[] IS NULL
+        OR (p.domain = ANY (%(domain_keys)s::text[])
+            AND p.organization_id = ANY (%(domain_organizations)s::text[]::uuid[]))
+), spec AS NOT MATERIALIZED (
+    SELECT s.*
+    FROM mandate.mandate_specs s
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = s.organization_id AND version_8.domain = s.domain
+    WHERE %(domain_keys)s::text[] IS NULL
+        OR (s.domain = ANY (%(domain_keys)s::text[])
+            AND s.organization_id = ANY (%(domain_organizations)s::text[]::uuid[]))
 )
