@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.governing import WHOLE, changed
-from tests.servers import DatabaseFactory
+from hypothesis import HealthCheck, given, settings
+from tests.conftest import MIGRATIONS
+from tests.governing import WHOLE, as_yaml, changed, whole_files
+from tests.servers import DatabaseFactory, Databases
 
-from mandate.controlplane.governance import documents, render, source, store
+from mandate.controlplane import seed
+from mandate.controlplane.governance import documents, render, review, source, store
 from mandate.controlplane.governance.planning import Plan
 from mandate.controlplane.governance.source import InvalidDocument
+from mandate.controlplane.governance.state import Wanted
 from mandate.controlplane.governance.store import Conflict, Ids, NeedsVersion8
 from mandate.errors import DatabaseError, NotMandate
 from mandate.postgres.connection import Session, connect, sql
+from mandate.postgres.embedded import EmbeddedServer
 
 TABLES = ("organizations", "domains", "scopes", "mandate_specs", "policy_snapshots")
 CREATED = 7
@@ -25,6 +33,16 @@ POLICIES = WHOLE[WHOLE.index("    policies:") : WHOLE.index("  - domain: logisti
 def v8(database: DatabaseFactory) -> Iterator[Session]:
     with connect(database("v8")) as session:
         yield session
+
+
+@pytest.fixture(scope="module")
+def untouched(postgres: EmbeddedServer, _databases: dict[Path, Databases]) -> Iterator[Session]:
+    """One database for every test that writes nothing, or takes it back."""
+    databases = _databases.setdefault(postgres.data_dir, Databases(postgres, MIGRATIONS))
+    target = databases.create("v8")
+    with connect(target) as session:
+        yield session
+    databases.drop(target.database)
 
 
 def document(text: str) -> documents.Document:
@@ -101,8 +119,13 @@ def test_changed_policies_are_a_new_snapshot_with_its_diff(v8: Session) -> None:
 def test_a_number_is_not_true_and_one_is_one_point_zero(v8: Session) -> None:
     applied(v8, WHOLE)
     assert applied(v8, changed("value: 500", "value: 500.0")).creations == ()
+    # Its digits in PostgreSQL are those of an integer that no double is.
+    large = changed("value: 500", "value: 5.708270926197289e+16")
+    assert names(applied(v8, large)) == ["policies snapshot 2"]
+    assert applied(v8, large).creations == ()
+    assert names(applied(v8, WHOLE)) == ["policies snapshot 3"]
     text = changed('operator: "==", value: false', 'operator: "==", value: true')
-    assert names(applied(v8, text)) == ["policies snapshot 2"]
+    assert names(applied(v8, text)) == ["policies snapshot 4"]
 
 
 def test_an_active_spec_that_differs_cannot_be_replaced_on_version_8(v8: Session) -> None:
@@ -179,15 +202,17 @@ def test_ids_are_shared_by_the_whole_database(v8: Session) -> None:
         (POLICIES, "", "6:5", "add `policies:`"),
     ],
 )  # fmt: skip
-def test_what_can_never_be_meant_is_refused(v8: Session, old: str, new: str, place: str, words: str) -> None:
-    before = counts(v8)
+def test_what_can_never_be_meant_is_refused(
+    untouched: Session, old: str, new: str, place: str, words: str
+) -> None:
+    before = counts(untouched)
     with pytest.raises(InvalidDocument) as refused:
-        applied(v8, changed(old, new))
+        applied(untouched, changed(old, new))
     found = [f"{d['line']}:{d['column']} {d['message']}" for d in refused.value.fields["defects"]]
     assert len(found) == 1, found
     assert found[0].startswith(f"{place} "), found
     assert words in found[0]
-    assert counts(v8) == before
+    assert counts(untouched) == before
 
 
 def test_several_documents_in_one_transaction(v8: Session) -> None:
@@ -246,7 +271,9 @@ def rendered(session: Session) -> str:
 
 
 def test_what_is_rendered_is_a_no_op(database: DatabaseFactory) -> None:
-    with connect(database("v8-seeded")) as session:
+    target = database("v8")
+    seed.load(target, seed.Parameters(decisions=20, domains=6))
+    with connect(target) as session:
         text = rendered(session)
         plan = applied(session, text)
         assert plan.creations == ()
@@ -254,3 +281,28 @@ def test_what_is_rendered_is_a_no_op(database: DatabaseFactory) -> None:
         assert rendered(session) == text
         again = store.preview(session, document(text), Ids())
         assert [change.as_dict() for change in again.changes] == [change.as_dict() for change in plan.changes]
+
+
+def test_whatever_is_applied_is_read_back_as_it_was_written(untouched: Session) -> None:
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(whole_files())
+    def check(files: list[Any]) -> None:
+        text = as_yaml(files)
+        with suppress(_Undo), untouched.transaction():
+            applied(untouched, text)
+            assert applied(untouched, text).creations == ()
+            state = store.load(untouched, Wanted(names=frozenset({"Organization a", "Organization b"})))
+            assert [row["name"] for row in state.organizations] == [
+                file["organization"]["name"] for file in files
+            ]
+            assert applied(untouched, render.text(state)).creations == ()
+            assert review.findings(state) == ()
+            raise _Undo
+
+    before = counts(untouched)
+    check()
+    assert counts(untouched) == before
+
+
+class _Undo(Exception):
+    """Takes back what an example wrote."""

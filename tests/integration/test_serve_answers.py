@@ -404,7 +404,9 @@ def test_the_description_names_every_path_and_needs_no_other_host(record: Record
     assert set(document["paths"]) == {
         *("/api/decisions", "/api/decisions/{decision_id}", "/api/decisions/{decision_id}/timeline"),
         *("/api/decisions/{decision_id}/verdict", "/api/domains", "/api/health", "/api/verdicts"),
-        *("/healthz", "/readyz"),
+        *("/healthz", "/readyz", "/api/organizations", "/api/policy-snapshots", "/api/scopes", "/api/specs"),
+        *("/api/decisions/{decision_id}/outcome", "/api/decisions:batch", "/api/domains/{domain}"),
+        *("/api/policy-snapshots/{snapshot_id}", "/api/scopes/{scope_id}", "/api/specs/{spec_id}"),
     }
     listing = document["paths"]["/api/decisions"]["get"]
     names = [parameter["name"] for parameter in listing["parameters"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.governing import WHOLE, changed, defects, only
+from tests.governing import WHOLE, as_yaml, changed, defects, only
 
 from mandate.controlplane.governance import check_policies, read_policies, source
 from mandate.controlplane.governance.checking import Surroundings
@@ -63,6 +62,9 @@ def test_a_whole_file_has_no_defect() -> None:
         ("value: 500", "value: !!python/object/apply:os.system [id]", "42:20", "tags"),
         ("value: 500", "value: [1, 2", "43:16", "not YAML"),
         ("value: 500", 'value: "a\\0b"', "42:20", "U+0000"),
+        ("id: pause-large", 'id: "\\x9b31m"', "35:13", "U+009B"),
+        ("name: A person", 'name: "\\u202e"\n#', "36:15", "U+202E"),
+        ("  - domain: logistics", "  - domain: logistics\n    policies:", "52:5", "write [] for none"),
         ("value: 500", "value: a\x07b", "42:21", "character"),
         ("  description: An example", "  1: An example", "4:3", "a key must be a text"),
         ("  description: An example", "  [a]: An example", "4:3", "a key must be a text"),
@@ -168,7 +170,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_json_reads_the_same_as_yaml_and_as_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False).encode()
+    text = as_yaml([value]).encode()
     assert source.read_yaml(text, "x").documents == source.read_json(text).documents == (value,)
 
 
@@ -189,6 +191,7 @@ def test_no_bytes_bring_anything_but_defects(data: bytes) -> None:
         (b'{"a": 1e999}', "/a", "no number"),
         (b'{"a": "\\u0000"}', "/a", "U+0000"),
         (b'{"a": "\\ud800"}', "/a", "U+D800"),
+        (b'{"a": "\\u001b[2J"}', "/a", "U+001B"),
         (b'{"a": {"b": 1, "b": 2}}', "/a/b", "twice"),
         (b"[" * 100_000, "", "not JSON"),
         (b"[" * 50 + b"]" * 50, "", "nested deeper"),

@@ -9,10 +9,11 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import structlog
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 
 from mandate.controlplane import logs
 from mandate.controlplane.api.app import application
+from mandate.controlplane.governance.startup import name_mistakes
 from mandate.controlplane.recorder import LANES
 from mandate.errors import ServiceFailed, UsageError
 from mandate.postgres.connection import Target
@@ -63,13 +65,23 @@ def run(
         reading = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
         writing = Pool(target, application_name=APPLICATION_NAME, size=LANES + 1, writing=True)
         with _pid_file(pid_file):
-            _serve(application(reading, writing), sockets, lambda: announce(listening))
+            _serve(
+                application(reading, writing),
+                sockets,
+                lambda: announce(listening),
+                lambda: name_mistakes(target, APPLICATION_NAME),
+            )
     finally:
         for each in sockets:
             each.close()
 
 
-def _serve(app: FastAPI, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
+def _serve(
+    app: FastAPI,
+    sockets: list[socket.socket],
+    announce: Callable[[], None],
+    beside: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
     config = uvicorn.Config(
         app,
         http="h11",
@@ -82,21 +94,34 @@ def _serve(app: FastAPI, sockets: list[socket.socket], announce: Callable[[], No
         h11_max_incomplete_event_size=64 * 1024,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    asyncio.run(_Server(config, announce).serve(sockets))
+    asyncio.run(_Server(config, announce, beside).serve(sockets))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, whose normal end by a signal is a normal end."""
+    """uvicorn, whose normal end by a signal is a normal end. `beside` runs next to it until it ends."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        announce: Callable[[], None],
+        beside: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
         super().__init__(config)
         self._announce = announce
+        self._beside = beside
+        self._task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             structlog.get_logger("mandate.serve").info("listening", pid=os.getpid())
             self._announce()
+            self._task = asyncio.create_task(self._beside())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

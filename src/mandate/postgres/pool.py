@@ -90,6 +90,11 @@ class Pool:
             },
         )
 
+    @property
+    def target(self) -> Target:
+        """The database as it is known now. Raises NoDatabase."""
+        return self._target()
+
     async def open(self) -> None:
         """Begin to connect; returns at once, whether or not the server is there."""
         await self._pool.open(wait=False)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import mandate
-from mandate.controlplane.api import decisions, records, schemas
+from mandate.controlplane.api import admin, decisions, records, schemas
 from mandate.controlplane.api.guard import Guard, answer
 from mandate.controlplane.api.problems import (
     MALFORMED_REQUEST,
@@ -30,7 +30,7 @@ from mandate.errors import DatabaseError, NotMandate
 from mandate.postgres.pool import Pool
 
 # Each makes the routes of one part, below /api and /api/v1.
-PARTS = (decisions.router, records.router)
+PARTS = (decisions.router, records.router, admin.router)
 
 DESCRIPTION = """The decision point and the record of what AI agents were about to do.
 

@@ -193,6 +193,9 @@ class ProblemDocument(BaseModel):
     detail: str
     instance: str = Field(description="urn:uuid: and the request id that the log has")
     parameter: str | None = Field(None, description="the parameter that was refused, if it was one")
+    errors: list[dict[str, str]] | None = Field(
+        None, description="everything that is wrong with a body: a JSON pointer and a detail each"
+    )
 
 
 class BatchLine(BaseModel):
@@ -222,6 +225,16 @@ class PostedOutcome(BaseModel):
     severity: Literal["info", "warning", "critical"] | None = Field(None, description="info if missing")
     details: dict[str, Any] | None = None
     timestamp: datetime | None = Field(None, description="when; the time of receipt if missing")
+
+
+class Organization(BaseModel):
+    """Who decides."""
+
+    organization_id: UUID
+    name: str
+    description: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
 
 
 class Scope(BaseModel):

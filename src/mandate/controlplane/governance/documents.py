@@ -147,6 +147,13 @@ class _Reader:
         scopes, unread_scopes = self._each(shapes.Scope, value, path, "scopes", "scope_id")
         specs, unread_specs = self._each(shapes.Spec, value, path, "specs", "spec_id")
         policies, _ = self._each(shapes.Policy, value, path, "policies", "id")
+        if (
+            "policies" in value
+            and value["policies"] is None
+            and (*path, "policies") not in self._source.unread
+        ):
+            said = "`policies` is empty: write [] for none, or leave it out to keep the snapshot"
+            self.defects.append(Defect(said, (*path, "policies"), key=True))
         if head is None:
             return None
         return DomainEntry(

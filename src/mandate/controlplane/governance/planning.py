@@ -274,6 +274,7 @@ class _Planner:
             "intent": value.intent,
             "stage": value.stage,
             "status": value.status,
+            "replaced_by": None,
             **checking.spec_content(value),
         }
         self._specs.append(row)

@@ -30,7 +30,7 @@ def _dumper() -> Any:
 
 def _represent(dumper: Any, text: str) -> Any:
     value, wrong = resolve(text)
-    ambiguous = wrong is not None or not isinstance(value, str)
+    ambiguous = wrong is not None or not isinstance(value, str) or text == "<<"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if ambiguous else None)
 
 

@@ -82,7 +82,7 @@ def _finding(source: Source, path: Path, message: str, names: Mapping[str, str])
             domain = str(name) if kind == "domains" else domain
             words.append(f"{what} {name}{version}")
         elif isinstance(part, int):
-            words.append(f"{kind} {part + 1}")
+            words.append(f"{kind.removesuffix('s')} {part + 1}")
         elif part not in (*_NAMES, "conditions", "signals", "values"):
             words.append(part)
         kind = str(part)

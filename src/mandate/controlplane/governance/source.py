@@ -27,12 +27,14 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 200_000
 MAX_DEFECTS = 100
+_MOST_DIGITS = 400  # the largest double has 309
 _DISCARDED = "\0"
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH}"
 
 # libyaml's parser where the wheel has it, ten times as fast; both give the same events and marks.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_UNUSABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# Control characters, what turns the direction of text around, and halves of characters.
+_UNUSABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_A_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -265,9 +267,13 @@ class _YamlReader:
         entries: dict[str, Any] = {}
         while not self._loader.check_event(yaml.MappingEndEvent):
             key_path = (*path, _DISCARDED)
+            merge = _is_merge(self._loader.peek_event())
             key = self._node(key_path)
             mark = self.values[key_path]
-            if self._usable(key, entries, (*path, str(key)), mark):
+            if merge:
+                self._refuse("merge keys (<<) are not used here: write it out", mark)
+                self._node(key_path)
+            elif self._usable(key, entries, (*path, str(key)), mark):
                 self._keys[*path, key] = mark
                 entries[key] = self._node((*path, key))
             else:
@@ -282,9 +288,6 @@ class _YamlReader:
         if key in entries:
             self._refuse(f"{key} is here twice, first in line {self._keys[path].line}", mark)
             return False
-        if key == "<<":
-            self._refuse("merge keys (<<) are not used here: write it out", mark)
-            return False
         return True
 
     def _scalar(self, event: Any, mark: Mark) -> Any:
@@ -296,7 +299,12 @@ class _YamlReader:
         wrong = wrong or _unusable(value)
         if wrong:
             self._refuse(wrong, mark)
-        return value
+        # Messages quote it: what a terminal would obey must not get that far.
+        return _UNUSABLE.sub("?", value) if isinstance(value, str) else value
+
+
+def _is_merge(event: Any) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and not event.style and event.value == "<<"
 
 
 def resolve(text: str) -> tuple[Any, str | None]:
@@ -315,7 +323,7 @@ def resolve(text: str) -> tuple[Any, str | None]:
 
 def _number(text: str) -> tuple[Any, str | None]:
     wrong = f"{text[:40]} has more digits than a number keeps: quote it if it is a text"
-    if len(text) > 100:
+    if len(text) > _MOST_DIGITS:
         return text, wrong
     if _INTEGER.fullmatch(text):
         return int(text), None
@@ -363,7 +371,7 @@ def _refuse_constant(text: str) -> Any:
 
 def _integer(text: str) -> Any:
     # Beyond this Python itself refuses, and no comparison is meant.
-    return int(text) if len(text) <= 100 else float(text)
+    return int(text) if len(text) <= _MOST_DIGITS else float(text)
 
 
 def _plain(value: Any, path: Path, defects: list[Defect]) -> Any:
@@ -377,7 +385,7 @@ def _plain(value: Any, path: Path, defects: list[Defect]) -> Any:
         defects.append(Defect("no number that can be compared", path))
     if wrong := _unusable(value):
         defects.append(Defect(wrong, path))
-    return value
+    return _UNUSABLE.sub("?", value) if isinstance(value, str) else value
 
 
 def _entries(pairs: _Object, path: Path, defects: list[Defect]) -> dict[str, Any]:

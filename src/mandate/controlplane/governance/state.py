@@ -41,7 +41,19 @@ def same(left: object, right: object) -> bool:
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return isinstance(left, bool) == isinstance(right, bool) and _one_number(left, right)
+    return left == right
+
+
+def _one_number(left: float, right: float) -> bool:
+    """PostgreSQL gives 5.708270926197289e+16 back as 57082709261972890, which no double is."""
+    if isinstance(left, float) == isinstance(right, float):
+        return left == right
+    try:
+        return float(left) == float(right)
+    except OverflowError:
+        return False
 
 
 def normal_policy(policy: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 from uuid import uuid4
@@ -14,7 +15,7 @@ from mandate.controlplane.governance.planning import Change, Plan
 from mandate.controlplane.governance.source import Defect, InvalidDocument, Source, line
 from mandate.controlplane.governance.state import State, Wanted
 from mandate.errors import CheckFailed, DatabaseError, LockNotAvailable, NotMandate
-from mandate.postgres.connection import Jsonb, Session
+from mandate.postgres.connection import Jsonb, Session, Target, connect
 
 CHANNEL = "mandate_changed"
 """NOTIFY channel; the payload is the organization_id of what changed."""
@@ -140,14 +141,20 @@ def apply(session: Session, document: Document, ids: Ids, *, expected: Plan | No
                     "the database changed after the diff was shown; nothing was changed",
                     hint="run it again and look at the new diff",
                 )
-            _write(session, plan.creations)
-            return plan
+            return _write(session, plan)
     except LockNotAvailable as error:
         raise LockNotAvailable(
             f"somebody else has been applying for more than {LOCK_SECONDS} seconds", hint="try again"
         ) from error
     except DatabaseError as error:
         raise _explained(error) from error
+
+
+def write(target: Target, document: Document, application_name: str, *, seconds: float) -> Plan:
+    """`apply` on a connection of its own, with so much time for each statement."""
+    settings = {"TimeZone": "UTC", "statement_timeout": f"{round(seconds * 1000)}ms"}
+    with connect(target, application_name=application_name, settings=settings) as session:
+        return apply(session, document, Ids())
 
 
 def _explained(error: DatabaseError) -> Exception:
@@ -178,11 +185,13 @@ def refuse(source: Source, defects: Sequence[Defect], conflicts: Sequence[Defect
         raise Conflict(source.name, found)
 
 
-def _write(session: Session, creations: Iterable[Change]) -> None:
-    changed: dict[str, None] = {}
-    for change in creations:
+def _write(session: Session, plan: Plan) -> Plan:
+    """Insert what is new; the plan with the time at which each was."""
+    written: dict[int, Change] = {}
+    for change in plan.creations:
         row = {key: Jsonb(value) if key in _JSON else value for key, value in change.row.items()}
-        session.execute(_INSERT[change.kind], row)
-        changed[change.row["organization_id"]] = None
-    for organization_id in changed:
+        created_at = session.value(_INSERT[change.kind], row)
+        written[id(change)] = replace(change, row={**change.row, "created_at": created_at})
+    for organization_id in dict.fromkeys(change.row["organization_id"] for change in written.values()):
         session.execute("SELECT pg_notify(%s, %s)", (CHANNEL, organization_id))
+    return replace(plan, changes=tuple(written.get(id(change), change) for change in plan.changes))
