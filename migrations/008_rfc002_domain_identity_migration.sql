@@ -178,6 +178,7 @@ CREATE OR REPLACE FUNCTION pg_temp.m008_maps() RETURNS void LANGUAGE plpgsql AS 
 DECLARE
     mapping text := 'SELECT NULL::uuid AS domain_id, NULL::uuid AS organization_id, NULL::text AS old_name, '
                     'NULL::text AS new_name WHERE false';
+    kept text := 'SELECT NULL::uuid AS scope_id, NULL::text AS new_scope_id WHERE false';
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     -- A domain_id column is optional: two domains of one name can only be told apart by it.
@@ -197,24 +198,34 @@ BEGIN
                          LIMIT 1), d.name),
                pg_temp.m008_hex(d.domain_id::text)
         FROM mandate.domains d $sql$, mapping);
+    -- A scope that had a readable id before a rollback gets it again.
+    IF to_regclass('mandate_conductor.migration_008_scope_names') IS NOT NULL THEN
+        kept := 'SELECT scope_id, new_scope_id FROM mandate_conductor.migration_008_scope_names';
+    END IF;
     -- Where two scopes arrive at the same text each gets 8 hex digits of its UUID; should that meet another scope's
     -- text, all 32.
-    INSERT INTO pg_temp.m008_scopes
-    WITH base AS (
-        SELECT s.scope_id, s.organization_id, s.domain_id, d.new_name AS domain, pg_temp.m008_hex(s.scope_id::text) AS hex,
-               pg_temp.m008_segment(s.environment) || pg_temp.m008_segment(s.service) || pg_temp.m008_segment(s.agent)
-               || pg_temp.m008_segment(s.scope_system) || pg_temp.m008_segment(s.tenant) AS path
-        FROM mandate.scopes s LEFT JOIN pg_temp.m008_domains d USING (domain_id)
-    ), readable AS (
-        SELECT *, domain || CASE path WHEN '' THEN '.default' ELSE path END AS id FROM base
-    ), suffixed AS (
-        SELECT *, count(*) OVER (PARTITION BY id) > 1 AS shared,
-               CASE WHEN count(*) OVER (PARTITION BY id) > 1 THEN id || '-' || left(hex, 8) ELSE id END AS short_id
-        FROM readable
-    )
-    SELECT scope_id, organization_id, domain_id, domain,
-           CASE WHEN shared AND count(*) OVER (PARTITION BY short_id) > 1 THEN id || '-' || hex ELSE short_id END, hex
-    FROM suffixed;
+    EXECUTE format($sql$
+        INSERT INTO pg_temp.m008_scopes
+        WITH base AS (
+            SELECT s.scope_id, s.organization_id, s.domain_id, d.new_name AS domain, pg_temp.m008_hex(s.scope_id::text) AS hex,
+                   pg_temp.m008_segment(s.environment) || pg_temp.m008_segment(s.service) || pg_temp.m008_segment(s.agent)
+                   || pg_temp.m008_segment(s.scope_system) || pg_temp.m008_segment(s.tenant) AS path
+            FROM mandate.scopes s LEFT JOIN pg_temp.m008_domains d USING (domain_id)
+        ), readable AS (
+            SELECT b.*, domain || CASE path WHEN '' THEN '.default' ELSE path END AS id, k.new_scope_id AS kept
+            FROM base b LEFT JOIN (%s) k ON k.scope_id = b.scope_id AND starts_with(k.new_scope_id, b.domain || '.')
+        ), counted AS (
+            SELECT *, count(*) FILTER (WHERE kept IS NULL) OVER (PARTITION BY id) > 1
+                   OR EXISTS (SELECT FROM readable o WHERE o.kept = r.id) AS shared
+            FROM readable r
+        ), suffixed AS (
+            SELECT *, CASE WHEN kept IS NOT NULL THEN kept WHEN shared THEN id || '-' || left(hex, 8) ELSE id END AS short_id
+            FROM counted
+        )
+        SELECT scope_id, organization_id, domain_id, domain,
+               CASE WHEN kept IS NULL AND shared AND count(*) OVER (PARTITION BY short_id) > 1
+                    THEN id || '-' || hex ELSE short_id END, hex
+        FROM suffixed $sql$, kept);
     ANALYZE pg_temp.m008_domains, pg_temp.m008_scopes;
 END
 $$;
@@ -358,7 +369,6 @@ BEGIN
                (SELECT array_agg(a.attname::text) FROM pg_attribute a
                 WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[])) AS columns,
                i.indnkeyatts = 1 AND i.indnatts = 1 AND i.indpred IS NULL AND i.indexprs IS NULL AS plain,
-               i.indisunique,
                EXISTS (SELECT FROM pg_depend p JOIN pg_attribute a ON a.attrelid = p.refobjid AND a.attnum = p.refobjsubid
                        WHERE p.objid = i.indexrelid AND p.classid = 'pg_class'::regclass
                          AND p.refobjid = i.indrelid AND a.attname = 'domain') AS on_text
@@ -371,7 +381,7 @@ BEGIN
                            OR item.tab = 'verdict_events' AND item.columns = ARRAY['scope_id']) THEN
             EXECUTE format('DROP INDEX %s', item.index);
             RETURN NEXT format('DROP INDEX (%s)', item.relname);
-        ELSIF item.tab = 'scopes' AND item.indisunique AND item.definition ~ 'COALESCE\(scope_domain'
+        ELSIF item.tab = 'scopes' AND item.definition ~ 'COALESCE\(scope_domain'
             AND item.definition ~ 'COALESCE\(tenant' THEN
             EXECUTE format('DROP INDEX %s', item.index);
             RETURN NEXT format('DROP INDEX (%s)', item.relname);

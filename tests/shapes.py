@@ -108,7 +108,8 @@ SHAPES = {
             LANGUAGE sql AS 'SELECT count(*) FROM mandate.notes';
         """,
         """
-        DROP VIEW recent, names; DROP FUNCTION count_notes; DROP INDEX by_ticket, by_domain_time, by_text;
+        DROP VIEW IF EXISTS recent, names;
+        DROP FUNCTION count_notes; DROP INDEX by_ticket, by_domain_time, by_text;
         ALTER TABLE decision_events DROP COLUMN ticket; ALTER TABLE scopes DROP COLUMN cost_centre;
         COMMENT ON COLUMN decision_events.domain IS NULL; DROP TABLE notes;
         """,

@@ -90,6 +90,18 @@ class MigrationFailed(MandateError):
     code = "migration-failed"
 
 
+class NotEnoughSpace(MigrationFailed):
+    """The new tables will not fit beside the old ones; the message has need, free and missing bytes."""
+
+    code = "not-enough-space"
+
+
+class DiskFilled(MigrationFailed):
+    """A disk filled up while new tables were built: they were dropped, and clients go on as before."""
+
+    code = "disk-filled"
+
+
 class VerificationFailed(MandateError):
     """Verification, a constraint probe or a smoke test failed after the migration."""
 

@@ -47,12 +47,18 @@ def ask(target: Target, name: str, format: Format, said: str, **changes: Any) ->
     return 0
 
 
-def end(made: Engine, format: Format) -> int:
-    """End a change before its swap, whether its run is alive (then it is asked) or dead (then at once)."""
+def end(made: Engine, format: Format, runs: str) -> int:
+    """End a change before its swap, whether its run is alive (then it is asked) or dead (then at once).
+
+    `runs`: how the names of sessions begin that hold the lock for this change. Raises RunLocked when it is
+    somebody else who holds it: that says nothing of whether a run of this change is alive.
+    """
     try:
         with lock.held(made.target, f"mandate-abort {made.name} pid {os.getpid()}", wait_seconds=0):
             made.sweep()
-    except RunLocked:
+    except RunLocked as error:
+        if not error.fields.get("holder", {}).get("application", "").startswith(runs):
+            raise
         return ask(made.target, made.name, format, "asked to abort", abort=True)
     said = f"{made.name}: nothing of it is left"
     output.emit(format, "rekey-control", {"aborted": made.name}, lambda: said)
@@ -118,7 +124,7 @@ def abort(
 ) -> int:
     """End a migration before its swap and drop what it built, whether its run is alive or dead."""
     target = _target(migration, dsn, config)
-    return end(identity.engine(target, output.ConsoleReporter(format)), format)
+    return end(identity.engine(target, output.ConsoleReporter(format)), format, "mandate-run")
 
 
 def register(app: typer.Typer) -> None:

@@ -276,7 +276,7 @@ def abort(
     """End a change before its swap and leave nothing of it; works whether its run is alive or dead."""
     asked = _load(file, dsn, config)
     made = engine.Engine(asked.target, asked.spec, engine.Options(), output.ConsoleReporter(format))
-    return control.end(made, format)
+    return control.end(made, format, f"mandate-rekey {asked.spec.rekey.name} pid ")
 
 
 def register(parent: typer.Typer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mandate.postgres.connection import Row, Session, sql
@@ -20,10 +20,17 @@ _SAY_AFTER_SECONDS = 2.0
 _STEADY = frozenset({"smallint", "integer", "bigint", "numeric", "uuid", "text", "boolean"})
 
 
-def install(session: Session, graph: Graph, direction: Direction, reporter: Reporter | None = None) -> None:
+def install(
+    session: Session,
+    graph: Graph,
+    direction: Direction,
+    reporter: Reporter | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> None:
     """Put the triggers on all sources in one transaction; what is there already stays. Safe to repeat.
 
-    Tries for a moment at a time, with growing pauses, and says who is in the way. Also writes the functions
+    Tries for a moment at a time, with growing pauses in which it calls `between`, and says who is in the
+    way. Also writes the functions
     of the way back, so that the cutover has only triggers to create.
     """
     for each in {direction, BACK}:
@@ -36,6 +43,7 @@ def install(session: Session, graph: Graph, direction: Direction, reporter: Repo
         sql.SQL("SHARE ROW EXCLUSIVE"),
         lambda: install_now(session, graph, direction),
         reporter or Silent(),
+        between,
     )
 
 
@@ -66,7 +74,9 @@ def remove(session: Session, graph: Graph, direction: Direction, reporter: Repor
     locking.insist(session, sources, sql.SQL("ACCESS EXCLUSIVE"), work, reporter or Silent())
 
 
-def wait_for_older(session: Session, reporter: Reporter | None = None) -> None:
+def wait_for_older(
+    session: Session, reporter: Reporter | None = None, between: Callable[[], None] = lambda: None
+) -> None:
     """Return when every transaction that has written something by now has ended; says who it waits for."""
     limit = session.value("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
     said: list[str] = []
@@ -76,6 +86,7 @@ def wait_for_older(session: Session, reporter: Reporter | None = None) -> None:
         if names != said and time.monotonic() - started > _SAY_AFTER_SECONDS:
             (reporter or Silent()).line(f"waiting for transactions to end: {'; '.join(names)}")
             said = names
+        between()
         time.sleep(_POLL_SECONDS)
 
 

@@ -26,6 +26,7 @@ from mandate.rekey.direction import (
     text_array,
 )
 from mandate.rekey.model import Change, Graph, NewTable
+from mandate.rekey.patience import CATCH_UP_SECONDS, patiently
 
 _SQL = Path(__file__).parent / "sql"
 _FOREIGN_KEYS = (_SQL / "destination_constraints.sql").read_bytes()
@@ -115,6 +116,11 @@ def batch(session: Session, graph: Graph, direction: Direction, limit: int | Non
         raise _refused(error) from error
 
 
+def patient_batch(session: Session, graph: Graph, direction: Direction, limit: int | None) -> int:
+    """`batch`, given time for rows that contradict each other only until their client's next transaction."""
+    return patiently(lambda: batch(session, graph, direction, limit), CATCH_UP_SECONDS)
+
+
 def _refused(error: DatabaseError) -> Exception:
     """An integrity constraint of the destination (class 23) that the source's rows do not satisfy."""
     if not (error.sqlstate or "").startswith("23"):
@@ -166,7 +172,7 @@ def until_small(
         if throttle is not None:
             throttle()
         before = left
-        count += batch(session, graph, direction, limit)
+        count += patient_batch(session, graph, direction, limit)
         left = backlog(session, graph, direction)
         in_vain = in_vain + 1 if left >= before else 0
     return count

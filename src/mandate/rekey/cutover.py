@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mandate.errors import (
+    CheckFailed,
     DatabaseError,
     DatabaseUnavailable,
     LockNotAvailable,
@@ -114,6 +115,10 @@ def _try(swap: Swap) -> tuple[float | None, str]:
             return None, str(error)
         except _ConnectionLost as error:
             return None, str(error)
+        except _Contradiction as error:
+            # Outside the locks there is time to see whether the rows stay as they are.
+            catch_up.patient_batch(session, swap.graph, swap.direction, None)
+            return None, str(error)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,10 @@ class _Prepared:
 
 class _TooLate(Exception):
     """The transaction took longer than its deadline and was taken back."""
+
+
+class _Contradiction(Exception):
+    """Rows do not fit each other at this moment."""
 
 
 class _ConnectionLost(Exception):
@@ -207,12 +216,19 @@ class _Clock:
 def _steps(swap: Swap, prepared: _Prepared) -> list[Work]:
     graph, direction = swap.graph, swap.direction
     return [
-        lambda session: catch_up.drain(session, graph, direction),
+        lambda session: _drain(swap, session),
         lambda session: capture.remove(session, graph, direction),
         lambda session: _move(swap, session),
         lambda session: _execute(session, prepared.also_move),
         *swap.also,
     ]
+
+
+def _drain(swap: Swap, session: Session) -> None:
+    try:
+        catch_up.drain(session, swap.graph, swap.direction)
+    except CheckFailed as error:
+        raise _Contradiction(error.message) from error
 
 
 def _move(swap: Swap, session: Session) -> None:

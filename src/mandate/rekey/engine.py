@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mandate.errors import CheckFailed, DiskFull, LockNotAvailable, NeedsPerson, RolledBack, UsageError
+from mandate.errors import (
+    CheckFailed,
+    DiskFull,
+    LockNotAvailable,
+    NeedsPerson,
+    NotEnoughSpace,
+    RolledBack,
+    UsageError,
+)
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
@@ -21,6 +29,7 @@ from mandate.rekey import (
     journal,
     leftovers,
     load,
+    locking,
     maps,
     objects,
     refuse,
@@ -34,6 +43,7 @@ from mandate.rekey.direction import BACK, FORWARD, Direction
 from mandate.rekey.discover import discover
 from mandate.rekey.governor import Governor
 from mandate.rekey.model import Graph
+from mandate.rekey.patience import FILL_SECONDS, patiently
 from mandate.rekey.spec import Spec
 
 _POLL_SECONDS = 0.5
@@ -126,6 +136,7 @@ class Engine:
 
     def _run(self) -> dict[str, Any]:
         with self.session() as session:
+            locking.end_orphans(session)
             for hook in self.options.hooks.begin:
                 hook(session)
             graph = self._begin(session)
@@ -180,14 +191,13 @@ class Engine:
             )
         if change.status == "rolled back":
             self._finish_rollback(session, change)
-            journal.forget_phases(session, self.name)
-            journal.set_status(session, self.name, "running")
+            journal.begin_again(session, self.name)
         graph = journal.kept_graph(change) if change.status == "running" else None
         if graph is None:
             try:
                 graph = self._discover(session)
                 self._guard(graph).begin(session, self.reporter)
-            except (CheckFailed, UsageError, space.NotEnoughSpace):
+            except (CheckFailed, UsageError, NotEnoughSpace):
                 journal.set_status(session, self.name, "aborted")
                 raise
             journal.keep_graph(session, graph)
@@ -241,15 +251,18 @@ class Engine:
     def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         figures = self._guard(graph).figures(session)
         maps.create(session, graph)
-        return {"keys": maps.fill(session, graph), "space": figures}
+        return {"keys": patiently(lambda: maps.fill(session, graph), FILL_SECONDS), "space": figures}
 
     def _shadow(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         shadow.create(session, graph)
         return {"tables": len(graph.tables)}
 
     def _capture(self, session: Session, graph: Graph) -> Mapping[str, Any]:
-        capture.install(session, graph, FORWARD, self.reporter)
-        capture.wait_for_older(session, self.reporter)
+        def obey() -> None:
+            self._obey(session)
+
+        capture.install(session, graph, FORWARD, self.reporter, obey)
+        capture.wait_for_older(session, self.reporter, obey)
         return {}
 
     def _copy(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -277,7 +290,7 @@ class Engine:
 
     def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         # Only a batch of everything leaves the shadows consistent among themselves.
-        applied = catch_up.batch(session, graph, FORWARD, None)
+        applied = catch_up.patient_batch(session, graph, FORWARD, None)
         build.foreign_keys(session, graph, self.reporter, self._gate(session))
         return {"rows": applied}
 
@@ -328,7 +341,13 @@ class Engine:
         if direction.forward:
             also.append(lambda inside: capture.install_now(inside, graph, BACK))
         swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before)
-        return cutover.run(swap, self.reporter, lambda why: journal.waits(session, self.name, why))
+
+        def between(why: str | None) -> None:
+            journal.waits(session, self.name, why)
+            if why is not None:
+                self._obey(session)
+
+        return cutover.run(swap, self.reporter, between)
 
     def _until_small(self, session: Session, graph: Graph, direction: Direction) -> int:
         """Take the log down to a batch's worth; rows applied."""
@@ -499,6 +518,7 @@ class Engine:
                 self.abort()
 
     def _require_swapped(self, session: Session) -> Graph:
+        locking.end_orphans(session)
         change = journal.load(session, self.name)
         graph = journal.kept_graph(change) if change else None
         if change is None or graph is None:
@@ -518,7 +538,7 @@ class Engine:
         pause = 0.2
         while True:
             try:
-                with session.transaction():
+                with locking.at_once(session, self.options.swap.deadline_seconds), session.transaction():
                     self._drop(session, graph, direction)
                     journal.set_status(session, self.name, status)
             except LockNotAvailable as error:
@@ -529,7 +549,7 @@ class Engine:
                 return
 
     def _drop(self, session: Session, graph: Graph | None, direction: Direction) -> None:
-        session.execute("SELECT set_config('lock_timeout', '200ms', true)")
+        locking.give_up_soon(session)
         if graph is not None:
             capture.remove(session, graph, direction)
         self._drop_schemas(session)

@@ -107,7 +107,10 @@ def make(
         except sampling.CannotSample as error:
             not_sampled = str(error)
         took = time.monotonic() - started
-        server = measuring.with_writes(server, written, measuring.writes(session, graph), took)
+        if measuring.has_clients(session):
+            time.sleep(max(0.0, measuring.WINDOW_SECONDS - took))
+        now = measuring.writes(session, graph)
+        server = measuring.with_writes(server, written, now, time.monotonic() - started)
     new = tuple(estimate.new_size(table, samples.get(table.table)) for table in old)
     before = measuring.earlier(session, graph.spec.rekey.name)
     eta = Eta("none")

@@ -167,6 +167,18 @@ def done(session: Session, name: str) -> frozenset[str]:
     return frozenset(phase.phase for phase in phases(session, name) if phase.finished_at is not None)
 
 
+def begin_again(session: Session, name: str) -> None:
+    """After a rollback: as if nothing had been done or discovered; what was asked of it is forgotten too."""
+    with session.transaction():
+        forget_phases(session, name)
+        session.execute(
+            "UPDATE mandate_conductor.rekeys"
+            " SET status = 'running', graph = NULL, paused = false, abort = false"
+            " WHERE id = (SELECT max(id) FROM mandate_conductor.rekeys WHERE name = %s)",
+            (name,),
+        )
+
+
 def forget_phases(session: Session, name: str) -> None:
     """Begin from the first phase again (after a rollback)."""
     session.execute(
@@ -189,7 +201,8 @@ class Control:
 def control(session: Session, name: str) -> Control:
     """What is asked of the change now."""
     row = session.row(
-        "SELECT paused, hold_cutover, abort, throttle FROM mandate_conductor.rekeys"
+        "SELECT paused, hold_cutover, abort AND status = 'running' AS abort, throttle"
+        " FROM mandate_conductor.rekeys"
         " WHERE name = %s ORDER BY id DESC LIMIT 1",
         (name,),
     )
@@ -201,7 +214,8 @@ def ask(session: Session, name: str, **changes: bool | float | None) -> bool:
     count = 0
     for column, value in changes.items():
         statement = sql.SQL(
-            "UPDATE mandate_conductor.rekeys SET {} = %s WHERE status IN ('running', 'swapped')"
+            "UPDATE mandate_conductor.rekeys SET {} = %s"
+            " WHERE status IN ('running', 'swapped', 'rolled back')"
             " AND id = (SELECT max(id) FROM mandate_conductor.rekeys WHERE name = %s)"
         ).format(sql.Identifier(column))
         count = session.execute(statement, (value, name))

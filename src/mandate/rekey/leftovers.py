@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mandate.errors import CheckFailed
+from mandate.errors import NeedsPerson
 from mandate.postgres.connection import Session, sql
 from mandate.rekey.spec import Spec
 
@@ -12,11 +12,11 @@ _DEPENDENTS = (Path(__file__).parent / "sql" / "dependents.sql").read_bytes()
 
 
 def drop(session: Session, spec: Spec) -> None:
-    """Drop the schemas of a change. Raises CheckFailed, naming them, when others would lose objects by it."""
+    """Drop the schemas of a change. Raises NeedsPerson, naming them, when others would lose objects by it."""
     schemas = [spec.shadow_schema, spec.retained_schema, spec.work_schema]
     found = [row["problem"] for row in session.rows(_DEPENDENTS, {"schemas": schemas})]
     if found:
-        raise CheckFailed(
+        raise NeedsPerson(
             "something was made that needs the tables which are to be dropped:\n"
             + "\n".join(f"  {problem}" for problem in found),
             hint="drop it, or create it again on the tables in use, then repeat the command",

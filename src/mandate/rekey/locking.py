@@ -14,6 +14,12 @@ from mandate.postgres.connection import Row, Session, sql
 from mandate.progress import Reporter
 
 _HOLDERS = (Path(__file__).parent / "sql" / "lock_holders.sql").read_bytes()
+_ORPHANS = (
+    "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity AS a"
+    " WHERE a.application_name = pg_catalog.current_setting('application_name')"
+    " AND a.datname = pg_catalog.current_database() AND a.usename = current_user"
+    " AND a.pid <> pg_catalog.pg_backend_pid()"
+)
 _QUERY_CANCELED = "57014"
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -35,18 +41,22 @@ def locked(
 
     Whoever queues behind the lock waits `milliseconds` for it at most: one statement takes all locks, and
     its time is limited as a whole. Less than a deadlock_timeout, so that no client is chosen as the victim.
+    What is done under the locks has that time too, for each statement.
     """
     with session.transaction():
-        session.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (f"{milliseconds}ms",))
+        session.execute(
+            "SELECT pg_catalog.set_config('statement_timeout', %(time)s, true),"
+            " pg_catalog.set_config('idle_in_transaction_session_timeout', %(time)s, true)",
+            {"time": f"{milliseconds}ms"},
+        )
         yield_in_deadlocks(session)
         try:
             session.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), mode))
+            yield
         except DatabaseError as error:
             if error.sqlstate != _QUERY_CANCELED:
                 raise
-            raise LockNotAvailable(f"the locks were not free within {milliseconds} ms") from error
-        session.execute("SELECT pg_catalog.set_config('statement_timeout', '0', true)")
-        yield
+            raise LockNotAvailable(f"it was not possible within {milliseconds} ms") from error
 
 
 def yield_in_deadlocks(session: Session) -> None:
@@ -91,14 +101,39 @@ def cut_off(session: Session, seconds: float) -> Iterator[None]:
         watcher.join()
 
 
+@contextmanager
+def at_once(session: Session, seconds: float) -> Iterator[None]:
+    """`cut_off`, where running out of time is no more than a lock that was not free: LockNotAvailable."""
+    try:
+        with cut_off(session, seconds):
+            yield
+    except DatabaseError as error:
+        if error.sqlstate != _QUERY_CANCELED:
+            raise
+        raise LockNotAvailable(f"it was not possible within {seconds:g} s") from error
+
+
+def give_up_soon(session: Session) -> None:
+    """In the running transaction: be no longer in a client's way than others are in ours."""
+    session.execute(
+        "SELECT pg_catalog.set_config('lock_timeout', '200ms', true),"
+        " pg_catalog.set_config('idle_in_transaction_session_timeout', '1s', true)"
+    )
+    yield_in_deadlocks(session)
+
+
 def insist(
     session: Session,
     tables: Sequence[sql.Identifier],
     mode: sql.SQL,
     work: Callable[[], None],
     reporter: Reporter,
+    between: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do `work` under the locks; until it is done try again with growing pauses, saying who is in the way."""
+    """Do `work` under the locks; until it is done try again with growing pauses, saying who is in the way.
+
+    `between` is called before it tries again, and may raise.
+    """
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -106,10 +141,20 @@ def insist(
                 work()
         except LockNotAvailable:
             reporter.line(f"tables are in use: {'; '.join(holders(session, tables)) or 'nobody any more'}")
+            between()
             time.sleep(pause * random.uniform(0.75, 1.25))
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
         else:
             return
+
+
+def end_orphans(session: Session) -> None:
+    """End sessions that an earlier, killed process of the same name left: what they were sent must not count.
+
+    Returns when they are gone.
+    """
+    while session.value(_ORPHANS):
+        time.sleep(_CANCEL_AGAIN_SECONDS)
 
 
 def holders(session: Session, tables: Sequence[sql.Identifier]) -> list[str]:

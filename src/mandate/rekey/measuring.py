@@ -20,6 +20,8 @@ _SIZES = (Path(__file__).parent / "sql" / "sizes.sql").read_bytes()
 _PARENTS_READ = 1000
 # A text that nobody has seen yet.
 _UNKNOWN_WIDTH = 32
+# Clients' statistics arrive once a second: a shorter look says nothing about how much they write.
+WINDOW_SECONDS = 2.0
 Widths = Mapping[int, tuple[float, ...]]
 
 
@@ -201,6 +203,16 @@ def writes(session: Session, graph: Graph) -> int:
         ([table.old.oid for table in graph.tables],),
     )
     return count
+
+
+def has_clients(session: Session) -> bool:
+    """Whether anybody else is connected to the database."""
+    return bool(
+        session.value(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend')"
+        )
+    )
 
 
 def with_writes(server: Server, before: int, after: int, seconds: float) -> Server:

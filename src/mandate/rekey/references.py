@@ -69,8 +69,9 @@ def sound(direction: Direction, table: NewTable) -> Composable | None:
 def _reasons(direction: Direction, table: NewTable) -> Iterator[tuple[str, Composable]]:
     for number, group in enumerate(table.groups):
         yield from _unsound(direction, group, number)
-        if direction.forward and not group.owner:
-            yield from _without_value(group)
+        if direction.forward:
+            if not group.owner:
+                yield from _without_value(group)
             yield from _overwritten(table, group, number)
 
 
@@ -122,7 +123,7 @@ def _overwritten(table: NewTable, group: Group, number: int) -> Iterator[tuple[s
     alias = transform.group_alias(number)
     names = [f"d{place}" for place in range(1, len(group.change.key.drop) + 1)]
     for place, (name, kept) in enumerate(zip(group.new, group.kept, strict=True), start=1):
-        if kept or name in group.old or not table.old.has(name):
+        if kept or name not in _taken(table, group):
             continue
         said = [
             sql.SQL("coalesce({}.{}::pg_catalog.text, '')").format(alias, sql.Identifier(column))
@@ -141,7 +142,12 @@ def overwritten(table: NewTable) -> frozenset[str]:
     return frozenset(
         name
         for group in table.groups
-        if not group.owner
         for name, kept in zip(group.new, group.kept, strict=True)
-        if not kept and name not in group.old and table.old.has(name)
+        if not kept and name in _taken(table, group)
     )
+
+
+def _taken(table: NewTable, group: Group) -> frozenset[str]:
+    """Names of the group's new columns that an old column has which is none of the key's."""
+    own = {*group.old, *(group.change.key.drop if group.owner else ())}
+    return frozenset(name for name in group.new if name not in own and table.old.has(name))

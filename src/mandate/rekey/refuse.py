@@ -32,7 +32,7 @@ def problems(session: Session, graph: Graph) -> list[str]:
     kept = catalogue.live(session, graph)
     found = [*graph.refused, *_catalogue_says(session, graph, kept)]
     for table in graph.tables:
-        found += _columns(kept, table)
+        found += _columns(graph, kept, table)
     missing = _privileges(session, graph, kept)
     found += missing or _rehearse(session, graph, kept)
     return list(dict.fromkeys(found))
@@ -65,7 +65,7 @@ def _catalogue_says(session: Session, graph: Graph, kept: Catalogue) -> list[str
     return [row["problem"] for row in rows]
 
 
-def _columns(kept: Catalogue, table: NewTable) -> Iterator[str]:
+def _columns(graph: Graph, kept: Catalogue, table: NewTable) -> Iterator[str]:
     """Defaults and identities that have no equivalent."""
     attributes = kept.columns_of(table.old.oid)
     for column in table.columns:
@@ -76,7 +76,16 @@ def _columns(kept: Catalogue, table: NewTable) -> Iterator[str]:
         if attribute.identity and column.type not in shadow.INTEGERS and group is not None:
             yield f"identity column {table}.{attribute.name} would be {column.type}, which can be no identity"
         elif _is_reference(table, attribute.name) and attribute.expression is not None and group is None:
+            if _drops_default(graph, table, attribute.name):
+                continue
             yield f"the default of {table}.{attribute.name} is an old key: {attribute.expression}"
+
+
+def _drops_default(graph: Graph, table: NewTable, name: str) -> bool:
+    return any(
+        each.drop_default and each.table == str(table) and name in each.columns
+        for each in graph.spec.reference
+    )
 
 
 def _is_reference(table: NewTable, name: str) -> bool:

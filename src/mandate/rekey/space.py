@@ -14,7 +14,14 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from mandate.errors import DatabaseError, DiskFull, MandateError, MigrationFailed, NeedsPerson
+from mandate.errors import (
+    DatabaseError,
+    DiskFilled,
+    DiskFull,
+    MandateError,
+    NeedsPerson,
+    NotEnoughSpace,
+)
 from mandate.postgres.connection import Session, Target
 from mandate.progress import Reporter
 from mandate.rekey import forecast
@@ -22,18 +29,6 @@ from mandate.rekey.model import Graph
 
 _POLL_SECONDS = 0.25
 _MIB = 1 << 20
-
-
-class NotEnoughSpace(MigrationFailed):
-    """The new tables will not fit beside the old ones: nothing was begun."""
-
-    code = "not-enough-space"
-
-
-class DiskFilled(MigrationFailed):
-    """A disk filled up while new tables were built: they were dropped, and the service goes on as before."""
-
-    code = "disk-filled"
 
 
 @dataclass(frozen=True)

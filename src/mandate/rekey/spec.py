@@ -139,13 +139,15 @@ class Key(_Part):
 class Reference(_Part):
     """A child's columns that refer to a key: names of the new columns, in the order of the key.
 
-    With `key` (a parent's table) it is a reference even where no foreign key says so.
+    With `key` (a parent's table) it is a reference even where no foreign key says so. `drop_default`: a
+    default, which is an old key, goes away instead of being refused.
     """
 
     table: Qualified
     columns: list[Name] = Field(min_length=1)
     new: list[Name] = Field(default_factory=list)
     key: Qualified | None = None
+    drop_default: bool = False
 
 
 class Check(_Part):

@@ -83,7 +83,7 @@ def _compare(
             found = None if whole else _compared(sessions, _Sides(graph, direction, table, pending))
         if found is not None and (found[0].equal or not _pending(sessions[0], graph, direction, table)[1]):
             return found
-        catch_up.batch(sessions[0], graph, direction, _BATCH)
+        catch_up.patient_batch(sessions[0], graph, direction, _BATCH)
     raise MigrationFailed(
         f"{table} is truncated again and again while it is verified", hint="run again when that has ended"
     )

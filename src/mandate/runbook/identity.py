@@ -25,6 +25,11 @@ _SQL = Path(__file__).parent / "sql"
 _PERSONS = frozenset({"domains"})
 # Statements of the hand-run file that make what the swap calls.
 _DEFINES = re.compile(r"\s*CREATE (OR REPLACE FUNCTION pg_temp\.|TEMP TABLE )m008_")
+_SELECTORS_REPEAT = (
+    "SELECT EXISTS (SELECT FROM mandate.scopes GROUP BY coalesce(scope_domain, ''), coalesce(service, ''),"
+    " coalesce(agent, ''), coalesce(scope_system, ''), coalesce(environment, ''), coalesce(tenant, '')"
+    " HAVING count(*) > 1)"
+)
 # Clients wait for the whole swap, which has a little more to do here than moving tables.
 OFFLINE_SWAP = cutover.Options(deadline_seconds=60.0, lock_timeout_seconds=10.0, largest_backlog=100_000)
 
@@ -43,7 +48,12 @@ def engine(target: Target, reporter: Reporter, options: Options | None = None) -
     The hooks of `options` are set here: they are part of 008.
     """
     chosen = options or Options(swap=OFFLINE_SWAP)
-    hooks = Hooks(begin=(_prepare,), before_swap=(_define,), at_swap=(_swap,), at_swap_back=(_swap_back,))
+    hooks = Hooks(
+        begin=(_prepare,),
+        before_swap=(_define,),
+        at_swap=(_swap,),
+        at_swap_back=(_swap_back, lambda session: _say_if_not_unique(session, reporter)),
+    )
     return Engine(target, spec(), chosen.with_hooks(hooks), reporter)
 
 
@@ -77,3 +87,12 @@ def _swap(session: Session) -> None:
 def _swap_back(session: Session) -> None:
     session.execute((_SQL / "identity_swap_back.sql").read_bytes())
     migrations.forget(session, VERSION)
+
+
+def _say_if_not_unique(session: Session, reporter: Reporter) -> None:
+    """Version 7 refuses two scopes with equal selectors, version 8 does not; no scope is given up for it."""
+    if session.value(_SELECTORS_REPEAT):
+        reporter.line(
+            "scopes with equal selectors were written in version 8: version 7's index over the selectors"
+            " is there, but not unique"
+        )

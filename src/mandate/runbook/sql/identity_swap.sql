@@ -9,6 +9,19 @@ FROM mandate_rekey_008.map_2 m JOIN mandate.scopes s ON s.scope_id = m.n1;
 DELETE FROM mandate_conductor.migration_008_made;
 INSERT INTO mandate_conductor.migration_008_made (kind, name)
 SELECT 'function', 'prevent_mutation' WHERE to_regprocedure('mandate.prevent_mutation()') IS NULL;
+-- Version 8 allows scopes with equal selectors; going back they must get in. Made again by a rollback.
+DO $$
+DECLARE
+    item record;
+BEGIN
+    FOR item IN SELECT i.indexrelid, pg_get_indexdef(i.indexrelid) AS definition FROM pg_index i
+                WHERE i.indrelid = 'mandate_pre_008.scopes'::regclass AND i.indisunique
+                  AND pg_get_indexdef(i.indexrelid) ~ 'COALESCE\(scope_domain.*COALESCE\(tenant' LOOP
+        INSERT INTO mandate_conductor.migration_008_made (kind, name) VALUES ('index', item.definition);
+        EXECUTE format('DROP INDEX %s', item.indexrelid::regclass);
+    END LOOP;
+END
+$$;
 CREATE TEMP TABLE m008_before ON COMMIT DROP AS
     SELECT oid FROM pg_trigger WHERE NOT tgisinternal;
 SELECT pg_temp.m008_mandate_specs();

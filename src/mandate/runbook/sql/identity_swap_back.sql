@@ -21,6 +21,14 @@ BEGIN
     FOR item IN SELECT name, on_table FROM mandate_conductor.migration_008_made WHERE kind = 'trigger' LOOP
         EXECUTE format('DROP TRIGGER %I ON mandate.%I', item.name, item.on_table);
     END LOOP;
+    FOR item IN SELECT replace(name, ' ON mandate_pre_008.', ' ON mandate.') AS definition
+                FROM mandate_conductor.migration_008_made WHERE kind = 'index' LOOP
+        BEGIN
+            EXECUTE item.definition;
+        EXCEPTION WHEN unique_violation THEN
+            EXECUTE replace(item.definition, 'CREATE UNIQUE INDEX', 'CREATE INDEX');
+        END;
+    END LOOP;
     DROP TABLE mandate.identity_map, mandate.migration_log;
     DROP TRIGGER validate_scopes_scope_id_domain_prefix ON mandate_new_008.scopes;
     DROP FUNCTION mandate.validate_scope_id_domain_prefix();
