@@ -9,7 +9,7 @@ from tests.servers import DatabaseFactory
 from tests.shadowing import graph_of, run_script, session_of
 from tests.shops import SHOP, TO_BIGINT, change, create, schemas_left
 
-from mandate.errors import CheckFailed
+from mandate.errors import CheckFailed, NeedsPerson
 from mandate.postgres.connection import Session, Target, connect
 from mandate.rekey import refuse
 
@@ -210,7 +210,7 @@ def test_what_somebody_made_on_the_old_tables_is_not_dropped_with_them(plain: Ta
     engine.run()
     with connect(plain) as session:
         session.execute("CREATE VIEW shop.old_orders AS SELECT id FROM mandate_pre_shop.orders")
-        with pytest.raises(CheckFailed, match=r"view shop\.old_orders needs mandate_pre_shop\.orders"):
+        with pytest.raises(NeedsPerson, match=r"view shop\.old_orders needs mandate_pre_shop\.orders"):
             engine.finalize()
         assert session.value("SELECT count(*) FROM shop.old_orders") == 2000
         session.execute("DROP VIEW shop.old_orders")

@@ -130,7 +130,8 @@ def _post(routes: APIRouter, services: Services, entry: _Entry, free: asyncio.Se
             change = await asyncio.to_thread(_create, services, body, entry)
         if change.created:
             services.catalogue.forget(change.row["organization_id"])
-        return json_response(json.dumps(change.row, ensure_ascii=False), 201 if change.created else 200)
+        shown = {name: change.row.get(name) for name in entry.answers.model_fields}
+        return json_response(json.dumps(shown, ensure_ascii=False), 201 if change.created else 200)
 
     name = entry.path.strip("/").replace("-", " ").removesuffix("s")
     routes.add_api_route(
