@@ -35,7 +35,7 @@ def build_all(session: Session, graph: Graph) -> None:
     shadow.create(session, graph)
     fill(session, graph)
     build.run([session], build.tasks(session, graph))
-    build.foreign_keys(session, graph)
+    build.foreign_keys([session], graph)
 
 
 def fill(session: Session, graph: Graph) -> None:

@@ -109,9 +109,9 @@ def test_a_run_that_ended_anywhere_is_continued(parent: Target) -> None:
         assert {"parent_pkey", "child_pkey", "child_parent"} <= whole
         left = build.tasks(session, graph)
         assert [task.name for task in left if not task.name.startswith("statistics of")] == []
-        build.foreign_keys(session, graph)
+        build.foreign_keys([session], graph)
         assert build.foreign_key_tasks(session, graph) == []
-        build.foreign_keys(session, graph)
+        build.foreign_keys([session], graph)
         assert built_names(session, graph) == whole | {"child_parent_fkey"}
 
 
@@ -151,7 +151,7 @@ def test_rows_that_break_a_rule_of_the_spec_stop_the_build_and_name_it(parent: T
         session.execute("DELETE FROM mandate_new_s.parent WHERE n = 40")
         build.run([session], build.tasks(session, graph))
         with pytest.raises(DatabaseError, match="child_parent_fkey"):
-            build.foreign_keys(session, graph)
+            build.foreign_keys([session], graph)
 
 
 def test_an_error_in_one_session_leaves_no_other_at_work(parent: Target) -> None:

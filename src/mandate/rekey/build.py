@@ -21,6 +21,8 @@ from mandate.rekey.model import Graph, Group, NewTable
 from mandate.rekey.rewriting import IndexDefinition
 
 _LONGEST_NAME = 63
+_OFFLINE_MEGABYTES = 256
+_OFFLINE_TOTAL_MEGABYTES = 2048
 _CANCEL_AGAIN_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 _PROGRESS = (Path(__file__).parent / "sql" / "build_progress.sql").read_bytes()
@@ -338,8 +340,16 @@ def _all_or_none(table: NewTable, group: Group) -> str | None:
 # -- foreign keys ------------------------------------------------------------------------------------
 
 
+def spare_memory_megabytes(session: Session, jobs: int) -> int:
+    """maintenance_work_mem for each of `jobs` sessions while nobody else works: 2 GiB together, or as set."""
+    configured: int = session.value(
+        "SELECT setting::bigint / 1024 FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'"
+    )
+    return max(configured, min(_OFFLINE_MEGABYTES, _OFFLINE_TOTAL_MEGABYTES // jobs))
+
+
 def foreign_keys(
-    session: Session,
+    sessions: Sequence[Session],
     graph: Graph,
     reporter: Reporter | None = None,
     gate: Callable[[], None] | None = None,
@@ -349,7 +359,7 @@ def foreign_keys(
     Those that cross the border of the change come at the cutover. Raises CheckFailed naming the key that
     the rows do not fit.
     """
-    run([session], foreign_key_tasks(session, graph), reporter, gate=gate)
+    run(sessions, foreign_key_tasks(sessions[0], graph), reporter, gate=gate)
 
 
 def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:

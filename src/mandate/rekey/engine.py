@@ -282,7 +282,8 @@ class Engine:
         figures = self._guard(graph).require_still(session)
         tasks = build.tasks(session, graph)
         with self._sessions() as sessions, space.Watch(figures).over(sessions):
-            build.run(sessions, tasks, self.reporter, gate=self._gate(session), observer=session)
+            memory = None if self.options.limits else build.spare_memory_megabytes(session, self.options.jobs)
+            build.run(sessions, tasks, self.reporter, memory, gate=self._gate(session), observer=session)
         return {"objects": len(tasks), "space": figures}
 
     def _catch_up(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -291,7 +292,8 @@ class Engine:
     def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         # Only a batch of everything leaves the shadows consistent among themselves.
         applied = catch_up.patient_batch(session, graph, FORWARD, None)
-        build.foreign_keys(session, graph, self.reporter, self._gate(session))
+        with self._sessions() as sessions:
+            build.foreign_keys(sessions, graph, self.reporter, self._gate(session))
         return {"rows": applied}
 
     def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:

@@ -80,6 +80,19 @@ def fingerprint(
         return _measure(session, sql.SQL("({})").format(source), columns)
 
 
+def fingerprint_binary(session: Session, query: sql.Composable) -> Fingerprint:
+    """Fingerprint of a query by what PostgreSQL sends for each row in binary: several times as fast.
+
+    It holds the numbers of types, so it is comparable within one database only. Raises DatabaseError with
+    42883 where a type cannot be sent in binary.
+    """
+    hashed = sql.SQL(
+        "pg_catalog.hash_record_extended(ROW(pg_catalog.record_send(ROW(source.*)::pg_catalog.record)), 0)"
+    )
+    with canonical(session):
+        return _measure(session, sql.SQL("({})").format(query), hashed=hashed)
+
+
 def fingerprint_schema(
     session: Session,
     schemas: Sequence[str] | None = None,
@@ -216,19 +229,20 @@ def _measure_chunk(idle: SimpleQueue[Session], chunk: _Chunk) -> Fingerprint:
 def _measure(
     session: Session,
     source: sql.Composable,
-    columns: Sequence[sql.Composable] | None,
+    columns: Sequence[sql.Composable] | None = None,
     blocks: tuple[int, int | None] | None = None,
+    hashed: sql.Composable | None = None,
 ) -> Fingerprint:
     """One statement of parallel-safe aggregates, so that a large table gets a parallel plan.
 
     A row's text is that of ROW(...): NULL is nothing, '' is "", and quoting keeps columns apart.
     """
     what = sql.SQL("source.*") if columns is None else sql.SQL(", ").join(columns)
+    hash_ = hashed or sql.SQL('hashtextextended(ROW({})::text COLLATE "C", 0)').format(what)
     query = sql.SQL(
         "SELECT count(*) AS rows, COALESCE(sum(h), 0)::text AS sum, COALESCE(bit_xor(h), 0)::text AS xor"
-        ' FROM (SELECT hashtextextended(ROW({what})::text COLLATE "C", 0) AS h'
-        " FROM {source} AS source{where}) AS hashed"
-    ).format(what=what, source=source, where=_range(blocks))
+        " FROM (SELECT {hash} AS h FROM {source} AS source{where}) AS hashed"
+    ).format(hash=hash_, source=source, where=_range(blocks))
     row = session.row(query)
     return Fingerprint(**row) if row else Fingerprint()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mandate.postgres.connection import Session, sql
 from mandate.rekey import transform
@@ -33,7 +33,10 @@ def _found(
     session: Session, graph: Graph, direction: Direction, table: NewTable, source: sql.Composable
 ) -> Iterator[str]:
     key = direction.source_key(table)
-    for reason, condition in _reasons(direction, table):
+    reasons = list(_reasons(direction, table))
+    if not _any(session, graph, direction, table, source, [condition for _, condition in reasons]):
+        return
+    for reason, condition in reasons:
         rows = session.rows(
             sql.SQL("SELECT {} AS key FROM {} AS {}{} WHERE {} LIMIT {}").format(
                 text_array(direction.alias, key),
@@ -47,6 +50,26 @@ def _found(
         for row in rows:
             named = ", ".join(f"{name} {value}" for name, value in zip(key, row["key"], strict=True))
             yield f"{table} ({named}): {reason}"
+
+
+def _any(
+    session: Session,
+    graph: Graph,
+    direction: Direction,
+    table: NewTable,
+    source: sql.Composable,
+    conditions: Sequence[Composable],
+) -> bool:
+    """Whether any is true of any row: one scan, where each by itself would be one."""
+    if not conditions:
+        return False
+    either = sql.SQL(" OR ").join(sql.SQL("({})").format(condition) for condition in conditions)
+    found = session.value(
+        sql.SQL("SELECT EXISTS (SELECT FROM {} AS {}{} WHERE {})").format(
+            source, direction.alias, direction.joins(graph, table), either
+        )
+    )
+    return bool(found)
 
 
 def sound(direction: Direction, table: NewTable) -> Composable | None:

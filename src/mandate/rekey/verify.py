@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 
 from mandate.errors import MigrationFailed, VerificationFailed
@@ -13,11 +14,19 @@ from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter
 from mandate.rekey import catch_up, json_keys, references
 from mandate.rekey.direction import Direction, equal, qualified, settle
-from mandate.rekey.fingerprint import CHUNK_BLOCKS, Fingerprint, canonical, fingerprint, one_snapshot
+from mandate.rekey.fingerprint import (
+    CHUNK_BLOCKS,
+    Fingerprint,
+    canonical,
+    fingerprint,
+    fingerprint_binary,
+    one_snapshot,
+)
 from mandate.rekey.model import Graph, NewTable
 
 Connect = Callable[[], Session]
 
+_SENDABLE = (Path(__file__).parent / "sql" / "sendable.sql").read_bytes()
 _BUCKETS = 1024
 _BUCKETS_LOOKED_INTO = 16
 _SHOWN = 20
@@ -101,8 +110,10 @@ def _pending(session: Session, graph: Graph, direction: Direction, table: NewTab
 
 
 def _compared(sessions: Sequence[Session], sides: _Sides) -> tuple[Proof, list[str]]:
-    source = _measured(sessions, sides.source_parts(sessions[0]))
-    destination = _measured(sessions, sides.destination_parts(sessions[0]))
+    types = list(sides.columns.values())
+    measure = fingerprint_binary if sessions[0].value(_SENDABLE, (types,)) else fingerprint
+    source = _measured(sessions, sides.source_parts(sessions[0]), measure)
+    destination = _measured(sessions, sides.destination_parts(sessions[0]), measure)
     proof = Proof(
         str(sides.table),
         destination.rows,
@@ -114,7 +125,11 @@ def _compared(sessions: Sequence[Session], sides: _Sides) -> tuple[Proof, list[s
     return proof, [] if proof.equal else list(_differences(sessions[0], sides))
 
 
-def _measured(sessions: Sequence[Session], queries: Sequence[sql.Composed]) -> Fingerprint:
+def _measured(
+    sessions: Sequence[Session],
+    queries: Sequence[sql.Composed],
+    measure_on: Callable[[Session, sql.Composable], Fingerprint],
+) -> Fingerprint:
     """The fingerprints of all queries together, as many at a time as there are sessions."""
     idle: SimpleQueue[Session] = SimpleQueue()
     for session in sessions:
@@ -123,7 +138,7 @@ def _measured(sessions: Sequence[Session], queries: Sequence[sql.Composed]) -> F
     def measure(query: sql.Composed) -> Fingerprint:
         session = idle.get()
         try:
-            return fingerprint(session, query)
+            return measure_on(session, query)
         finally:
             idle.put(session)
 
