@@ -42,7 +42,7 @@ def run(
     with connect() as session:
         if not session.value(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(_chunks(graph))):
             # Parents that were born after the maps were filled and before capture began are in no log.
-            patiently(lambda: maps.fill(session, graph), FILL_SECONDS)
+            patiently(lambda: maps.fill(session, graph, again=True), FILL_SECONDS)
         seconds = target_seconds or (ONLINE_SECONDS if throttle else OFFLINE_SECONDS)
         size = max(1, round(seconds * _BLOCKS_PER_SECOND))
         todo = [_todo(session, graph, table, size) for table in graph.tables]

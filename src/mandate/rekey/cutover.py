@@ -7,7 +7,7 @@ tables return and the new ones are put aside. Both are the same code.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -218,8 +218,7 @@ def _steps(swap: Swap, prepared: _Prepared) -> list[Work]:
     return [
         lambda session: _drain(swap, session),
         lambda session: capture.remove(session, graph, direction),
-        lambda session: _move(swap, session),
-        lambda session: _execute(session, prepared.also_move),
+        lambda session: _execute(session, [*_moves(swap), *prepared.also_move]),
         *swap.also,
     ]
 
@@ -231,27 +230,25 @@ def _drain(swap: Swap, session: Session) -> None:
         raise _Contradiction(error.message) from error
 
 
-def _move(swap: Swap, session: Session) -> None:
+def _moves(swap: Swap) -> Iterator[sql.Composed]:
     """Two changes of schema for each table; nothing is renamed."""
     spec = swap.graph.spec
     aside = spec.retained_schema if swap.direction.forward else spec.shadow_schema
     back = spec.shadow_schema if swap.direction.forward else spec.retained_schema
-    session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(aside)))
+    yield sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(aside))
     for table in swap.graph.tables:
         schema, name = table.old.schema, table.old.name
-        _set_schema(session, schema, name, aside)
-        _set_schema(session, back, name, schema)
+        yield _set_schema(schema, name, aside)
+        yield _set_schema(back, name, schema)
 
 
-def _set_schema(session: Session, schema: str, name: str, to: str) -> None:
-    session.execute(
-        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(sql.Identifier(schema, name), sql.Identifier(to))
-    )
+def _set_schema(schema: str, name: str, to: str) -> sql.Composed:
+    return sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(sql.Identifier(schema, name), sql.Identifier(to))
 
 
 def _execute(session: Session, statements: Sequence[sql.Composed]) -> None:
-    for statement in statements:
-        session.execute(statement)
+    """All at once: each answer to wait for would be time for which clients wait, too."""
+    session.execute(sql.SQL(";\n").join(statements))
 
 
 def _held_by(swap: Swap, prepared: _Prepared, session: Session) -> str:

@@ -58,11 +58,11 @@ def _create(graph: Graph, change: Change) -> sql.Composed:
     )
 
 
-def fill(session: Session, graph: Graph) -> int:
+def fill(session: Session, graph: Graph, *, again: bool = False) -> int:
     """Make every map what the parents' rows say now; the number of keys in them.
 
     Only while no row has been copied. Raises CheckFailed naming the rows: a new key that is NULL or comes
-    twice, a reference to no parent, kept columns that contradict their parent.
+    twice; and, unless `again`, a reference to no parent, kept columns that contradict their parent.
     """
     count = 0
     with session.transaction():
@@ -73,7 +73,8 @@ def fill(session: Session, graph: Graph) -> int:
         for change in mapped(graph):
             with explained(graph, change):
                 count += _refresh(session, graph, change)
-        _raise([*references.problems(session, graph), *_unknown_in_json(session, graph)])
+        if not again:
+            _raise([*references.problems(session, graph), *_unknown_in_json(session, graph)])
     return count
 
 
