@@ -355,7 +355,10 @@ def test_an_identity_cannot_become_text(database: DatabaseFactory) -> None:
     run_script(
         target, "CREATE SCHEMA s; CREATE TABLE s.parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)"
     )
-    assert problems(target, "", TO_TEXT.replace("replace(id::text, '-', '')", "'c' || id")) == [
+    text = TO_TEXT.replace("replace(id::text, '-', '')", "'c' || id").replace(
+        "id::uuid", "substr(id, 2)::int"
+    )
+    assert problems(target, "", text) == [
         "identity column s.parent.id would be text, which can be no identity"
     ]
 

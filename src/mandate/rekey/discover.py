@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, UsageError
 from mandate.postgres.connection import Row, Session
-from mandate.rekey import expressions, rewriting
+from mandate.rekey import expressions, rewriting, spec_check
 from mandate.rekey.model import Change, Column, Graph, Group, NewColumn, NewTable, Table
 from mandate.rekey.spec import JsonKey, Key, Spec
 
@@ -38,6 +38,15 @@ def discover(session: Session, spec: Spec) -> Graph:
     objects, for what the engine cannot change.
     """
     session.execute("SELECT set_config('search_path', '', false)")
+    try:
+        graph = _discover(session, spec)
+        spec_check.require(session, graph)
+    except UsageError as error:
+        raise UsageError(f"{spec.source}: {error.message}", hint=error.hint) from None
+    return graph
+
+
+def _discover(session: Session, spec: Spec) -> Graph:
     tables = {row["oid"]: _table(row) for row in session.rows((_SQL / "discover_tables.sql").read_bytes())}
     keys = [_foreign_key(row) for row in session.rows((_SQL / "discover_foreign_keys.sql").read_bytes())]
     changes = tuple(_change(session, tables, number, key) for number, key in enumerate(spec.key, start=1))
@@ -146,7 +155,9 @@ def _require_ordinary(session: Session, name: str, where: str) -> None:
 def _require_columns(table: Table, names: Sequence[str], where: str) -> None:
     for name in names:
         if not table.has(name):
-            raise UsageError(f"{where}: {table} has no column {name}")
+            like = get_close_matches(name, [column.name for column in table.columns], 1)
+            hint = f"did you mean {like[0]}?" if like else None
+            raise UsageError(f"{where}: {table} has no column {name}", hint=hint)
 
 
 def _change(session: Session, tables: Mapping[int, Table], number: int, key: Key) -> Change:
@@ -189,17 +200,29 @@ def _groups(
 ) -> dict[int, tuple[Group, ...]]:
     """The groups of every table, found by following foreign keys from each parent to the end."""
     found: dict[int, dict[tuple[str, ...], Group]] = {}
+    _require_references(spec, tables)
     for change in changes:
         parent = _named(tables, change.key.table, f"key[{change.number - 1}]")
         _add(found, parent, _owner_group(change))
         for reference in spec.reference:
             if reference.key == change.key.table:
                 child = _named(tables, reference.table, "reference")
-                _require_columns(child, reference.columns, "reference")
                 _add(found, child, _child_group(spec, child, change, tuple(reference.columns)))
     while sum(_follow(spec, tables, found, key) for key in keys):
         pass
     return {oid: tuple(held.values()) for oid, held in found.items()}
+
+
+def _require_references(spec: Spec, tables: Mapping[int, Table]) -> None:
+    keys = {key.table: key for key in spec.key}
+    for number, reference in enumerate(spec.reference):
+        where = f"reference[{number}]"
+        _require_columns(_named(tables, reference.table, where), reference.columns, where)
+        if reference.key is not None and reference.key not in keys:
+            raise UsageError(f"{where}.key: {reference.key} is the table of no [[key]]")
+        if reference.key is not None and len(reference.columns) != len(keys[reference.key].columns):
+            wanted = ", ".join(keys[reference.key].columns)
+            raise UsageError(f"{where}.columns: there must be as many as in the key ({wanted})")
 
 
 def _add(found: dict[int, dict[tuple[str, ...], Group]], table: Table, group: Group) -> bool:
@@ -319,7 +342,7 @@ def _places(table: Table, groups: Sequence[Group]) -> dict[str, list[NewColumn]]
             if kept:
                 continue
             where = _stands_at(group, place)
-            required = group.owner or group.change.key.not_null or always_set
+            required = group.change.key.not_null or always_set
             placed.setdefault(where, []).append(
                 NewColumn(name, group.change.new_types[place], required, group=number, place=place)
             )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import expressions, json_keys, references, transform, work
+from mandate.rekey import expressions, json_keys, provable, references, transform, work
 from mandate.rekey.direction import (
     Direction,
     equal,
@@ -75,6 +75,7 @@ def fill(session: Session, graph: Graph, *, again: bool = False) -> int:
                 count += _refresh(session, graph, change)
         if not again:
             _raise([*references.problems(session, graph), *_unknown_in_json(session, graph)])
+            _raise(list(provable.unmet_checks(session, graph)))
     return count
 
 
@@ -174,11 +175,15 @@ def _has_key(change: Change) -> sql.Composed:
 
 def _parent_problems(session: Session, graph: Graph, change: Change) -> Iterator[str]:
     parent = graph.owner(change)
-    for row in session.rows(_without_new_key(graph, change)):
+    with provable.computed(graph, change, "the new key"):
+        without = session.rows(_without_new_key(graph, change))
+    for row in without:
         yield f"{parent}: the row with key {row['old']} gets no new key (NULL)"
     if len(_followed(change)) == len(change.key.new):
         for row in session.rows(_twice(graph, change)):
             yield f"{parent}: the new key {row['new']} comes {row['count']} times: from {row['old']}"
+    if not without:
+        yield from provable.not_back(session, graph, change, current(graph, change, typed=True))
 
 
 def _without_new_key(graph: Graph, change: Change) -> sql.Composed:

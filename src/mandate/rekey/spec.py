@@ -71,12 +71,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from mandate.errors import UsageError
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
-Qualified = Annotated[str, StringConstraints(pattern=r"^[^.\x00]+\.[^.\x00]+$")]
+_NAME = r"^[^\x00]+$"
+_QUALIFIED = r"^[^.\x00]+\.[^.\x00]+$"
+_REKEY = r"^[a-z0-9_]{1,30}$"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=_NAME)]
+Qualified = Annotated[str, StringConstraints(pattern=_QUALIFIED)]
+
+# What a pattern asks for, in words.
+_PATTERNS = {
+    _QUALIFIED: "give it as schema.table, without quotes",
+    _REKEY: "only a-z, 0-9 and _, at most 30 characters",
+}
 
 JsonPath = Annotated[
     str, StringConstraints(pattern=r"^\$((\[\*\])|(\.[A-Za-z_][A-Za-z0-9_]*))+$", max_length=1000)
@@ -236,7 +255,7 @@ class ForeignKey(_Part):
 class Header(_Part):
     """The name of the change."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,30}$")]
+    name: Annotated[str, StringConstraints(pattern=_REKEY)]
 
 
 class Spec(_Part):
@@ -249,6 +268,12 @@ class Spec(_Part):
     json_key: list[JsonKey] = Field(default_factory=list, alias="json")
     index: list[Index] = Field(default_factory=list)
     foreign_key: list[ForeignKey] = Field(default_factory=list)
+    _source: str = PrivateAttr("spec")
+
+    @property
+    def source(self) -> str:
+        """The file, for messages."""
+        return self._source
 
     @property
     def work_schema(self) -> str:
@@ -285,8 +310,25 @@ def parse(text: str, name: str = "spec") -> Spec:
 def from_document(document: Mapping[str, Any], name: str) -> Spec:
     """A spec from what its TOML says. Raises UsageError naming the key that is wrong."""
     try:
-        return Spec.model_validate(document)
+        made = Spec.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        found = error.errors(include_input=False, include_url=False)
+        # An entry that is spelled wrong is why another one is missing.
+        first = min(found, key=lambda each: each["type"] != "extra_forbidden")
         where = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, first["loc"])))
-        raise UsageError(f"{name}: {where}: {first['msg']}") from None
+        raise UsageError(f"{name}: {where}: {_said(first)}", hint=_HINT) from None
+    made._source = name
+    return made
+
+
+_HINT = "docs/reference/rekey-spec.md has every entry"
+
+
+def _said(problem: ErrorDetails) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "there is no such entry"
+    if problem["type"] == "missing":
+        return "it is missing"
+    if problem["type"] == "string_pattern_mismatch":
+        return _PATTERNS.get(problem["ctx"]["pattern"], problem["msg"])
+    return problem["msg"]
