@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from mandate.controlplane.catalogue import Catalogue, Entry, Judge, Key
 from mandate.controlplane.dialect import DIALECTS, may_be_outdated
 from mandate.controlplane.intake import Posted
+from mandate.controlplane.metrics import Metrics
 from mandate.controlplane.recording import (
     UNATTRIBUTED,
     Recording,
@@ -27,6 +29,7 @@ from mandate.controlplane.recording import (
 from mandate.controlplane.store import NOBODY, SchemaChanging, Store
 from mandate.errors import DatabaseError, DatabaseUnavailable, DiskFull, MandateError
 from mandate.postgres import arrays
+from mandate.postgres.connection import Row
 from mandate.postgres.pool import Pool
 
 LANES = 2  # statements under way at a time
@@ -95,14 +98,22 @@ class _Waiting:
 class Recorder:
     """Judges posted decisions and writes them. `pool` is a writing one."""
 
-    def __init__(self, pool: Pool, store: Store, catalogue: Catalogue, *, lanes: int = LANES) -> None:
+    def __init__(
+        self, pool: Pool, store: Store, catalogue: Catalogue, metrics: Metrics, *, lanes: int = LANES
+    ) -> None:
         self._pool = pool
         self._store = store
         self._catalogue = catalogue
         self._lanes = lanes
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self.on_group: Callable[[int], None] = lambda _size: None
+        self._metrics = metrics
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Decisions that are judged and whose write is not yet answered, batches apart."""
+        return self._in_flight
 
     async def record(self, posted: Posted) -> Recorded:
         """Judge and write one decision, or find it recorded already.
@@ -111,12 +122,17 @@ class Recorder:
         """
         fresh = False
         for _attempt in range(_ATTEMPTS):
+            began = perf_counter()
             recording = await self._judged(posted, fresh=fresh)
+            judged_at = perf_counter()
+            self._metrics.judge.observe(judged_at - began)
             waiting = _Waiting(recording, asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
             self._start()
+            self._in_flight += 1
             try:
                 decision, verdict = await waiting.answer
+                self._metrics.write.observe(perf_counter() - judged_at)
             except _Stale:
                 fresh = True
             except _Present:
@@ -127,6 +143,8 @@ class Recorder:
                     return found
             else:
                 return Recorded(True, decision, verdict)
+            finally:
+                self._in_flight -= 1
         raise CatalogueMoving("specs, scopes or snapshots change faster than a decision can be written")
 
     async def record_many(self, posted: Sequence[Posted]) -> list[Recorded | Exception]:
@@ -177,7 +195,7 @@ class Recorder:
             if _is_hopeless(error):
                 raise
             return []
-        self.on_group(len(ordered))
+        self._count([found for _, found in ordered], rows)
         return [
             (ordered[row["place"]][0], Recorded(True, row["decision"], row["verdict"]))
             for row in rows
@@ -232,6 +250,13 @@ class Recorder:
                     answers[row["place"]] = DecisionConflict(text)
         return answers
 
+    def _count(self, group: Sequence[Recording], rows: Sequence[Row]) -> None:
+        self._metrics.groups.observe(len(group))
+        for row in rows:
+            if row["decision"] is not None:
+                columns = group[row["place"]].columns
+                self._metrics.verdicts.labels(columns["verdict"], columns["stage"]).inc()
+
     def _start(self) -> None:
         if len(self._running) < self._lanes:
             task = asyncio.create_task(self._work())
@@ -273,7 +298,7 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - every caller must hear of it
             _give(group, error)
         else:
-            self.on_group(len(group))
+            self._count([waiting.recording for waiting in group], rows)
             for row in rows:
                 _settle(group[row["place"]].answer, row)
 

@@ -24,6 +24,7 @@ from mandate.controlplane import logs
 from mandate.controlplane.api.app import application
 from mandate.controlplane.governance.startup import name_mistakes
 from mandate.controlplane.recorder import LANES
+from mandate.controlplane.watching import watch
 from mandate.errors import ServiceFailed, UsageError
 from mandate.postgres.connection import Target
 from mandate.postgres.embedded_host import holder
@@ -65,8 +66,9 @@ def run(
         reading = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
         writing = Pool(target, application_name=APPLICATION_NAME, size=LANES + 1, writing=True)
         with _pid_file(pid_file):
+            app = application(reading, writing, lambda catalogue: watch(target, catalogue, APPLICATION_NAME))
             _serve(
-                application(reading, writing),
+                app,
                 sockets,
                 lambda: announce(listening),
                 lambda: name_mistakes(target, APPLICATION_NAME),

@@ -26,7 +26,7 @@ _READ_ONLY = "-c default_transaction_read_only=on"
 _WRITING = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
 
 # Notice a peer that vanished without a word.
-_CLIENT_SETTINGS: dict[str, Any] = {
+CLIENT_SETTINGS: dict[str, Any] = {
     "connect_timeout": 3,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -82,7 +82,7 @@ class Pool:
         return make_conninfo(
             "",
             **{
-                **_CLIENT_SETTINGS,
+                **CLIENT_SETTINGS,
                 **target.parameters,
                 "dbname": target.database,
                 "application_name": self._application_name,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -24,6 +26,7 @@ from mandate.controlplane.api.problems import (
 from mandate.controlplane.api.routing import Services, get, json_response, problems
 from mandate.controlplane.api.trouble import database_kind, problem_of
 from mandate.controlplane.catalogue import Catalogue
+from mandate.controlplane.metrics import MEDIA_TYPE, Metrics
 from mandate.controlplane.recorder import Recorder
 from mandate.controlplane.store import Store
 from mandate.errors import DatabaseError, NotMandate
@@ -40,16 +43,29 @@ parameter that is unknown, malformed or given twice is a 400, never ignored. Pro
 """
 
 
-def application(reading: Pool, writing: Pool) -> FastAPI:
-    """The service on two pools, which are opened when the application starts and closed when it ends."""
-    store = Store(reading)
+Background = Callable[[Catalogue], Coroutine[Any, Any, None]]
+
+
+def application(reading: Pool, writing: Pool, background: Background | None = None) -> FastAPI:
+    """The service on two pools, which are opened when the application starts and closed when it ends.
+
+    `background` runs for as long as the application, with its catalogue.
+    """
+    store, metrics = Store(reading), Metrics()
     catalogue = Catalogue(store)
-    services = Services(store, catalogue, Recorder(writing, store, catalogue), writing)
+    services = Services(store, catalogue, Recorder(writing, store, catalogue, metrics), writing, metrics)
+    metrics.gauges(lambda: _readings(services, reading))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with reading, writing:
-            yield
+            task = None if background is None else asyncio.create_task(background(catalogue))
+            try:
+                yield
+            finally:
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait([task])
 
     app = FastAPI(
         title="Mandate",
@@ -60,7 +76,7 @@ def application(reading: Pool, writing: Pool) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, metrics=metrics)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(DatabaseError, _trouble)
@@ -100,9 +116,31 @@ def _probes(services: Services) -> APIRouter:
         """The database is reachable and its schema is known."""
         return json_response(json.dumps({"status": "ready", "schema_version": await _ready(services.store)}))
 
+    async def measured(_request: Request) -> Response:
+        """Figures for Prometheus."""
+        return Response(services.metrics.text(), media_type=MEDIA_TYPE)
+
+    router.add_api_route(
+        "/metrics",
+        measured,
+        response_class=Response,
+        responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    )
     router.add_api_route("/healthz", healthz, response_class=Response)
     router.add_api_route("/readyz", readyz, response_class=Response, responses=problems(503))
     return router
+
+
+def _readings(services: Services, reading: Pool) -> Iterator[tuple[str, str, dict[str, str], float]]:
+    ages = services.catalogue.ages
+    yield "mandate_catalogue_domains", "Domains whose definitions are in memory", {}, len(ages)
+    age = "Age of the oldest definitions in memory; each is checked by every decision that uses it"
+    yield "mandate_catalogue_oldest_seconds", age, {}, max(ages, default=0.0)
+    yield "mandate_decisions_in_flight", "Decisions being written", {}, services.recorder.in_flight
+    text = "psycopg_pool's figures of the pool"
+    for name, pool in (("reading", reading), ("writing", services.writing)):
+        for figure, value in sorted(pool.statistics().items()):
+            yield "mandate_pool", text, {"pool": name, "figure": figure}, value
 
 
 async def _ready(store: Store) -> int:

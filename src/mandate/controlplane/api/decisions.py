@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter
@@ -83,8 +84,10 @@ def decide(services: Services) -> Handler:
         """
         no_parameters(request)
         body = await bodies.read(request)
+        began = perf_counter()
         try:
             posted = intake.read_decision(body, _traceparent(request))
+            services.metrics.read.observe(perf_counter() - began)
             exchange(request).decision_id = posted.decision_id
             recorded = await services.recorder.record(posted)
         except tuple(REFUSALS) as error:

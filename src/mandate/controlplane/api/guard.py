@@ -22,6 +22,7 @@ from mandate.controlplane.api.problems import (
     Problem,
 )
 from mandate.controlplane.api.query import decoded
+from mandate.controlplane.metrics import Metrics
 from mandate.controlplane.store import UUID_PATTERN
 
 MAX_URL_BYTES = 16 * 1024
@@ -74,8 +75,9 @@ class Guard:
     DNS name of its own (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,6 +98,8 @@ class Guard:
         try:
             await self._guarded(inner, receive, note_status)
         finally:
+            method = method if "endpoint" in inner else "?"
+            self._metrics.requests.labels(method, current.status or 0).inc()
             _log(scope["method"], inner, current)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:

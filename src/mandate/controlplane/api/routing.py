@@ -14,6 +14,7 @@ from starlette.responses import Response
 from mandate.controlplane.api import cursor, query, schemas
 from mandate.controlplane.api.problems import MALFORMED_PARAMETER, MEDIA_TYPE, Kind, Problem
 from mandate.controlplane.catalogue import Catalogue
+from mandate.controlplane.metrics import Metrics
 from mandate.controlplane.recorder import Recorder
 from mandate.controlplane.store import Page, Selection, Store
 from mandate.postgres.pool import Pool
@@ -39,6 +40,7 @@ class Services:
     catalogue: Catalogue
     recorder: Recorder
     writing: Pool
+    metrics: Metrics
 
 
 def get(
