@@ -40,6 +40,7 @@ format: $(dev_stamp) ## let ruff format and fix
 
 bench: $(dev_stamp) ## run the benchmarks of bench/ (long)
 	@$(bin)/python -m bench.migrate $(BENCH_ARGS)
+	@$(bin)/python -m bench.online $(BENCH_ARGS)
 	@$(bin)/python -m bench.replay $(BENCH_ARGS)
 
 docs: $(dev_stamp) ## regenerate the reference pages from the code

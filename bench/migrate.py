@@ -131,9 +131,9 @@ def by_restore(template: Target, jobs: int) -> float:
             session.execute("DROP DATABASE IF EXISTS bench_restore")
             session.execute("CREATE DATABASE bench_restore")
             session.execute("CHECKPOINT")
-        restore = [programs.find("pg_restore", version), f"--jobs={jobs}", "--dbname=bench_restore"]
+        restore = [f"--jobs={jobs}", "--dbname=bench_restore", str(archive)]
         started = time.monotonic()
-        programs.run([*restore, str(archive)], target)
+        programs.run([programs.find("pg_restore", version), *restore], target)
         seconds = time.monotonic() - started
     drop(target)
     return seconds
