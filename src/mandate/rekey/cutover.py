@@ -6,6 +6,7 @@ tables return and the new ones are put aside. Both are the same code.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ from mandate.rekey.model import Graph
 
 # A statement that ran too long, and a session that the server ended because nothing came from it.
 _OUT_OF_TIME = ("57014", "25P03")
+_DEADLOCK = "40P01"
+_DEADLOCKS_AT_ONCE = 100
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 30.0
 _ASK_AGAIN_SECONDS = 0.2
@@ -77,16 +80,21 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
     """
     blockers: list[str] = []
     pause = _FIRST_PAUSE_SECONDS
+    deadlocks = 0
     while True:
-        blocked, why = _try(swap)
-        if blocked is not None:
+        try:
+            blocked = _try(swap)
+        except _NotNow as error:
+            blockers.append(f"cutover attempt {len(blockers) + 1}: {error}")
+            deadlocks += error.deadlock
+            at_once = error.deadlock and deadlocks <= _DEADLOCKS_AT_ONCE
+        else:
             waits(None)
             return {
                 "attempts": len(blockers) + 1,
                 "blocked_milliseconds": round(blocked * 1000, 1),
                 "blockers": blockers,
             }
-        blockers.append(f"cutover attempt {len(blockers) + 1}: {why}")
         reporter.line(blockers[-1])
         waits(blockers[-1])
         if swap.options.attempts is not None and len(blockers) >= swap.options.attempts:
@@ -95,30 +103,42 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
                 hint=f"end what is in its way, then run again: {blockers[-1]}",
                 blockers=blockers,
             )
+        if at_once:
+            # Nobody holds anything for long: another moment may be a better one.
+            time.sleep(_FIRST_PAUSE_SECONDS * random.random())
+            continue
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
 
-def _try(swap: Swap) -> tuple[float | None, str]:
-    """One attempt: for how many seconds clients could not work; None and why there was no swap."""
+class _NotNow(Exception):
+    """An attempt that changed nothing, and why. `deadlock`: with clients that were only passing by."""
+
+    def __init__(self, why: str, *, deadlock: bool = False) -> None:
+        super().__init__(why)
+        self.deadlock = deadlock
+
+
+def _try(swap: Swap) -> float:
+    """One attempt: for how many seconds clients could not work. Raises _NotNow."""
     with swap.connect() as session:
         for work in swap.before:
             work(session)
         prepared = _Prepared.of(swap, session)
         if (left := _reduce_backlog(swap, session)) > swap.options.hopeless_backlog:
-            return None, f"clients write faster than rows are caught up: {left} wait"
+            raise _NotNow(f"clients write faster than rows are caught up: {left} wait")
         try:
-            return _attempt(swap, prepared, session), ""
+            return _attempt(swap, prepared, session)
         except (LockNotAvailable, _TooLate) as error:
-            with suppress(DatabaseError):
-                return None, f"{error}; held by {_held_by(swap, prepared, session)}"
-            return None, str(error)
+            why = f"{error}; held by {_held_by(swap, prepared, session)}"
+            deadlock = isinstance(error, LockNotAvailable) and error.sqlstate == _DEADLOCK
+            raise _NotNow(why, deadlock=deadlock) from error
         except _ConnectionLost as error:
-            return None, str(error)
+            raise _NotNow(str(error)) from error
         except _Contradiction as error:
             # Outside the locks there is time to see whether the rows stay as they are.
             catch_up.patient_batch(session, swap.graph, swap.direction, None)
-            return None, str(error)
+            raise _NotNow(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -252,7 +272,10 @@ def _execute(session: Session, statements: Sequence[sql.Composed]) -> None:
 
 
 def _held_by(swap: Swap, prepared: _Prepared, session: Session) -> str:
-    return "; ".join(locking.holders(session, prepared.names)) or "a session that has ended since"
+    found: list[str] = []
+    with suppress(DatabaseError):
+        found = locking.holders(session, prepared.names)
+    return "; ".join(found) or "a session that has ended since"
 
 
 def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
