@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -18,13 +19,16 @@ from mandate.rekey.direction import BACK, FORWARD
 from mandate.rekey.model import Graph
 
 WRITERS = 3
+# More of them take longer and see more: MANDATE_TEST_SCHEDULES=4-200.
+_FIRST, _, _END = os.environ.get("MANDATE_TEST_SCHEDULES", "0-4").partition("-")
+SCHEDULES = range(int(_FIRST), int(_END))
 
 
 class _Killed(Exception):
     """Stands for a conductor that ends between two chunks."""
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SCHEDULES)
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_nothing_is_lost_whatever_the_interleaving(
     database: DatabaseFactory, example: Example, seed: int
