@@ -25,13 +25,13 @@ FORWARD = (
     ("VALIDATE CONSTRAINT", 2),
     ("pg_export_snapshot", 2),
     ("LOCK TABLE", 1),
-    ('SET SCHEMA "mandate_pre_shop"', 2),
+    ('SET SCHEMA "mandate_pre_shop"', 1),
     ("SET status = ", 1),
 )
 BACK = (
     ('DELETE FROM "mandate_rekey_shop"."back_log"', 1),
     ("pg_export_snapshot", 2),
-    ('SET SCHEMA "mandate_new_shop"', 3),
+    ('SET SCHEMA "mandate_new_shop"', 1),
     ("VALIDATE CONSTRAINT", 1),
 )
 END = (("pg_export_snapshot", 3), ("DROP TRIGGER", 1), ("DROP SCHEMA", 2), ("SET status = ", 1))

@@ -22,11 +22,11 @@ FORWARD = (
     ('DELETE FROM "mandate_rekey_shop"."log"', 1),
     ("VALIDATE CONSTRAINT", 1),
     ("pg_export_snapshot", 2),
-    ('SET SCHEMA "mandate_pre_shop"', 2),
+    ('SET SCHEMA "mandate_pre_shop"', 1),
 )
 BACK = (
     ('DELETE FROM "mandate_rekey_shop"."back_log"', 1),
-    ('SET SCHEMA "mandate_new_shop"', 2),
+    ('SET SCHEMA "mandate_new_shop"', 1),
     ("DROP SCHEMA", 1),
 )
 END = (("pg_export_snapshot", 2), ("DROP SCHEMA", 3))
