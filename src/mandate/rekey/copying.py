@@ -11,7 +11,7 @@ from threading import Lock
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter, Task
 from mandate.rekey import maps, references
-from mandate.rekey.direction import FORWARD, settle
+from mandate.rekey.direction import FORWARD, settle, text_array
 from mandate.rekey.model import Graph, NewTable
 from mandate.rekey.patience import FILL_SECONDS, patiently
 
@@ -183,6 +183,7 @@ def _copy(session: Session, graph: Graph, chunk: _Chunk) -> None:
     with session.transaction():
         settle(session, lazily=True)
         rows = session.execute(_insert(graph, table, chunk.first, chunk.last))
+        _log_unsound(session, graph, chunk, rows)
         filenode: int | None = _filenode(session, table)
         if filenode != chunk.todo.filenode or _was_rewritten(session, graph, table, filenode):
             # VACUUM FULL, CLUSTER or TRUNCATE moved the rows: catch up copies the whole table.
@@ -218,12 +219,38 @@ def _was_rewritten(session: Session, graph: Graph, table: NewTable, filenode: in
     )
 
 
-def _insert(graph: Graph, table: NewTable, first: int, last: int) -> sql.Composed:
-    """A row that is not sound was written since capture began: it is in the log."""
-    source = sql.SQL("(SELECT s.* FROM ONLY {} AS s WHERE s.ctid >= {}::tid AND s.ctid < {}::tid)").format(
+def _source(table: NewTable, first: int, last: int) -> sql.Composed:
+    return sql.SQL("(SELECT s.* FROM ONLY {} AS s WHERE s.ctid >= {}::tid AND s.ctid < {}::tid)").format(
         FORWARD.source(table), sql.Literal(f"({first},0)"), sql.Literal(f"({last},0)")
     )
-    rows = FORWARD.rows(graph, table, source)
+
+
+def _log_unsound(session: Session, graph: Graph, chunk: _Chunk, copied: int) -> None:
+    """Rows that were left out have to come by way of the log.
+
+    Most were written since capture began and are in it; not those whose parent was changed just before.
+    """
+    table = chunk.todo.table
+    sound = references.sound(FORWARD, table)
+    source = _source(table, chunk.first, chunk.last)
+    if sound is None or session.value(sql.SQL("SELECT count(*) FROM {} AS o").format(source)) <= copied:
+        return
+    session.execute(
+        sql.SQL("INSERT INTO {} (tab, key) SELECT {}, {} FROM {} AS {}{} WHERE NOT ({})").format(
+            FORWARD.log(graph),
+            sql.Literal(table.old.oid),
+            text_array(FORWARD.alias, FORWARD.logged(table)),
+            source,
+            FORWARD.alias,
+            FORWARD.joins(graph, table),
+            sound,
+        )
+    )
+
+
+def _insert(graph: Graph, table: NewTable, first: int, last: int) -> sql.Composed:
+    """Of the rows in these blocks those that are sound."""
+    rows = FORWARD.rows(graph, table, _source(table, first, last))
     sound = references.sound(FORWARD, table)
     if sound is not None:
         rows += sql.SQL(" WHERE {}").format(sound)
