@@ -131,6 +131,13 @@ BEGIN
                  'FROM mandate_conductor.migration_008_domain_names n';
     END IF;
     EXECUTE 'CREATE TEMP VIEW v7_domain_names AS ' || names;
+    -- How the conductor's engine stands, if it ever worked here: what it is at work on, or goes on with, is no leftover.
+    IF to_regclass('mandate_conductor.rekeys') IS NULL THEN
+        CREATE TEMP VIEW v7_engine AS SELECT NULL::text AS status WHERE false;
+    ELSE
+        EXECUTE 'CREATE TEMP VIEW v7_engine AS SELECT status FROM mandate_conductor.rekeys '
+                'WHERE name = ''008'' ORDER BY id DESC LIMIT 1';
+    END IF;
     EXECUTE format('CREATE TEMP VIEW v7_raw_domains AS SELECT %s, t.organization_id, %s, %s FROM mandate.domains t WHERE %s',
                    pg_temp.v7_column('domains', 'domain_id', 'uuid'), pg_temp.v7_column('domains', 'name', 'text'),
                    pg_temp.v7_column('domains', 'domain', 'text'), alive);
@@ -454,6 +461,7 @@ WITH going AS (
     SELECT 'function ' || p.oid::regprocedure, '(text)', 'domain_id'
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'mandate_conductor') AND n.nspname !~ '^pg_(temp|toast)'
+      AND n.nspname NOT IN ('mandate_new_008', 'mandate_pre_008', 'mandate_rekey_008')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.classid = 'pg_proc'::regclass
                                                 AND d.deptype = 'e')
       AND (SELECT version FROM pg_temp.v7_version) = 7
@@ -510,6 +518,11 @@ UNION ALL
 SELECT pg_describe_object('pg_trigger'::regclass, t.oid, 0), 'belongs to version 8' FROM pg_trigger t
 JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'mandate'::regnamespace
 WHERE (SELECT version FROM pg_temp.v7_version) = 7 AND t.tgname = 'validate_scopes_scope_id_domain_prefix'
+UNION ALL
+SELECT 'schema ' || n.nspname, 'built by a run that is over or unknown: mandate abort 008' FROM pg_namespace n
+WHERE (SELECT version FROM pg_temp.v7_version) = 7
+  AND n.nspname IN ('mandate_new_008', 'mandate_pre_008', 'mandate_rekey_008')
+  AND NOT EXISTS (SELECT FROM pg_temp.v7_engine WHERE status IN ('running', 'rolled back'))
 UNION ALL
 SELECT format('column mandate.%s.%s', w.table_name, w.column_name),
        COALESCE('is ' || c.data_type || ', version 7 has ' || w.data_type, 'is missing')

@@ -3,6 +3,8 @@
 -- What is wrong: objects of version 8 stand in a version 7 database: somebody tried before, without a transaction.
 -- What this does: moves tables (identity_map, migration_log) out of the way, with their rows, into mandate_conductor as
 -- leftover_008_<name>; drops the trigger, the function and the indexes, which hold no data.
+-- Schemas mandate_new_008, mandate_pre_008 and mandate_rekey_008 hold what the conductor's engine built in a run that is
+-- over or unknown: nothing in them is needed, and they are dropped (`mandate abort 008` does the same).
 -- What it cannot know: how to undo a column that was already changed (domain_id or scope_id that is no longer uuid, or
 -- gone). Such columns are listed: restore the backup that was made before that attempt.
 --
@@ -34,6 +36,7 @@ DO $$
 DECLARE
     item record;
     target text;
+    engine boolean;
 BEGIN
     IF to_regclass('mandate.domains') IS NULL OR NOT EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = to_regclass('mandate.domains') AND attname = 'domain_id'
@@ -69,6 +72,15 @@ BEGIN
                 WHERE pronamespace = 'mandate'::regnamespace AND proname = 'validate_scope_id_domain_prefix' LOOP
         INSERT INTO pg_temp.repair VALUES (item.name, '(function)', '(dropped)', item.definition, NULL);
         EXECUTE format('DROP FUNCTION %s', item.name);
+    END LOOP;
+    IF to_regclass('mandate_conductor.rekeys') IS NOT NULL THEN
+        EXECUTE 'SELECT status IN (''running'', ''rolled back'') FROM mandate_conductor.rekeys WHERE name = ''008'' '
+                'ORDER BY id DESC LIMIT 1' INTO engine;
+    END IF;
+    FOR item IN SELECT nspname AS name FROM pg_namespace
+                WHERE nspname IN ('mandate_new_008', 'mandate_pre_008', 'mandate_rekey_008') AND engine IS NOT TRUE LOOP
+        INSERT INTO pg_temp.repair VALUES (item.name, '(schema)', '(dropped)', item.name, NULL);
+        EXECUTE format('DROP SCHEMA %I CASCADE', item.name);
     END LOOP;
 END
 $$;

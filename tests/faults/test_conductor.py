@@ -26,11 +26,23 @@ STEPS = ("preflight", "stop", "backup", "check", "migrate", "verify", "probe", "
 QUIET = ("--yes", "--no-rehearsal", "--format", "text")
 
 
-def test_killed_at_every_step_it_goes_on_and_ends_complete(database: DatabaseFactory, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ((), STEPS),
+        (("--online",), ("backup", "check", "migrate", "verify", "record")),
+        (("--plain-sql",), ("check", "migrate", "verify")),
+    ],
+    ids=["engine", "online", "plain-sql"],
+)
+def test_killed_at_every_step_it_goes_on_and_ends_complete(
+    database: DatabaseFactory, tmp_path: Path, flags: tuple[str, ...], steps: tuple[str, ...]
+) -> None:
     target = seeded(database("v7"))
     before = named_rows(target)
-    for step in STEPS:
-        conductor = conducting.start(target, tmp_path, *QUIET)
+    for place, step in enumerate(steps):
+        # The mode is said once: what goes on goes on as it began.
+        conductor = conducting.start(target, tmp_path, *QUIET, *(flags if place == 0 else ()))
         conductor.begins(step)
         conductor.kill()
         assert version(target) in (7, 8)
@@ -42,6 +54,7 @@ def test_killed_at_every_step_it_goes_on_and_ends_complete(database: DatabaseFac
         record = journal.load_record(session, migration="008")
         assert record is not None
         assert record.status == "complete"
+        assert record.mode == (flags[0].removeprefix("--") if flags else "engine")
         runs = session.value("SELECT count(*) FROM mandate_conductor.runs")
     assert runs == 1, "a killed run is gone on with, not begun again"
 
@@ -92,7 +105,7 @@ def test_psql_killed_in_the_migration_leaves_version_7_and_no_session(
         blocker.execute("BEGIN")
         blocker.execute("LOCK TABLE mandate.audit_timeline_entries IN ACCESS SHARE MODE")
         conductor = conducting.start(
-            target, tmp_path, "--yes", "--no-rehearsal", "--from", "preflight", env=IGNORE_ALL
+            target, tmp_path, "--yes", "--no-rehearsal", "--plain-sql", "--from", "preflight", env=IGNORE_ALL
         )
         conductor.begins("migrate")
         _kill_psql(target)
@@ -118,20 +131,22 @@ def _kill_psql(target: Target) -> None:
             process.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("flags", "hint"), [((), "end what holds them"), (("--plain-sql",), "--lock-timeout")]
+)
 def test_a_lock_that_somebody_holds_ends_in_5_and_names_the_holder(
-    database: DatabaseFactory, tmp_path: Path
+    database: DatabaseFactory, tmp_path: Path, flags: tuple[str, ...], hint: str
 ) -> None:
     target = seeded(database("v7"))
     with connect(target, application_name="forgotten-report") as blocker:
         blocker.execute("BEGIN")
         blocker.execute("SELECT count(*) FROM mandate.decision_events")
-        done = conducting.run(
-            target, tmp_path, "--yes", "--no-rehearsal", "--lock-timeout", "0.5", env=IGNORE_ALL
-        )
+        asked = ("--yes", "--no-rehearsal", "--lock-timeout", "0.3", *flags)
+        done = conducting.run(target, tmp_path, *asked, env=IGNORE_ALL)
         blocker.execute("ROLLBACK")
     assert done.code == 5, done.stderr
     assert "forgotten-report" in done.stdout
-    assert "--lock-timeout" in done.stdout
+    assert hint in " ".join(done.stdout.split())
     assert version(target) == 7
     assert conducting.run(target, tmp_path).code == 0
 
@@ -277,7 +292,7 @@ def test_postgresql_stopped_immediately_in_the_migration(tmp_path: Path) -> None
         with connect(target) as blocker:
             blocker.execute("BEGIN")
             blocker.execute("LOCK TABLE mandate.audit_timeline_entries IN ACCESS SHARE MODE")
-            conductor = conducting.start(target, tmp_path, *QUIET, env=IGNORE_ALL)
+            conductor = conducting.start(target, tmp_path, *QUIET, "--plain-sql", env=IGNORE_ALL)
             conductor.begins("migrate")
             _await_lock(target)
             embedded.stop(server.data_dir, mode="immediate")

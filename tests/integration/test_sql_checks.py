@@ -189,7 +189,11 @@ BREAKS = {
     ),
     "leftovers": Break(
         "CREATE TABLE identity_map (kind text); INSERT INTO identity_map VALUES ('kept');"
-        "CREATE INDEX idx_verdict_events_scope_id_text ON verdict_events ((scope_id::text));",
+        "CREATE INDEX idx_verdict_events_scope_id_text ON verdict_events ((scope_id::text));"
+        "CREATE SCHEMA mandate_rekey_008; CREATE FUNCTION mandate_rekey_008.capture() RETURNS trigger"
+        " LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER zzzz_mandate_008 AFTER INSERT ON decision_events"
+        " FOR EACH ROW EXECUTE FUNCTION mandate_rekey_008.capture();",
         "table mandate.identity_map",
         "SELECT kind FROM mandate_conductor.leftover_008_identity_map",
         "kept",

@@ -1,4 +1,7 @@
-"""mandate demo: everything from an empty directory to a migrated database and its report."""
+"""mandate demo: everything from an empty directory to a migrated database and its report.
+
+The service stays up throughout, and a client asks it without a pause: not one request may fail.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +20,11 @@ from mandate import settings
 from mandate.cli import options, output, run, run_text
 from mandate.cli.output import Format
 from mandate.controlplane import seed
-from mandate.errors import UsageError
+from mandate.errors import ServiceFailed, UsageError
 from mandate.postgres import database, embedded
 from mandate.postgres.connection import Target
 from mandate.postgres.embedded_host import free_port, is_free
-from mandate.runbook import conduct, guide, migrations, readiness, services
+from mandate.runbook import conduct, ending, guide, migrations, modes, readiness, services, visitor
 
 MARKER = ".mandate-demo"
 
@@ -48,11 +51,15 @@ def demo(
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="Leave service and server up at the end.")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Then go back to version 7, forward again, and finalize.")
+    ] = False,
     format: options.FormatOption = Format.TEXT,
 ) -> int:
-    """Start PostgreSQL, build a version 7 database with a history, run migration 008 on it, report.
+    """Start PostgreSQL, build a version 7 database with a history, migrate it online, report.
 
-    Everything happens in one directory and on this machine. Run it again and it starts over.
+    The service answers all the while, and a client counts what it is refused. Everything happens in one
+    directory and on this machine. Run it again and it starts over.
     """
     place = _prepare(directory.absolute())
     reporter = output.ConsoleReporter(format)
@@ -60,13 +67,34 @@ def demo(
         stage = _stage(place, server)
         _history(stage, decisions, seed_value, reporter)
         with _service(stage, keep_running, reporter):
-            request = conduct.Request(
-                target=stage.target,
-                settings=stage.loaded.settings,
-                options=run.run_options(stage.loaded, jobs=None, yes=True),
-                steps=guide.STEPS,
-            )
-            return run.conduct_and_show(request, format)
+            return _migrate(stage, full, reporter, format)
+
+
+def _migrate(stage: Stage, full: bool, reporter: output.ConsoleReporter, format: Format) -> int:
+    """The run, under a client that never pauses. It is a failure if the client was refused."""
+    request = conduct.Request(
+        target=stage.target,
+        settings=stage.loaded.settings,
+        options=run.run_options(stage.loaded, jobs=None, yes=True),
+        steps=guide.STEPS,
+        mode=modes.ONLINE,
+    )
+    with visitor.visiting(stage.loaded.settings.smoke.base_url) as visits:
+        code = run.conduct_and_show(request, format)
+        if full and not code:
+            code = _there_and_back(request, format)
+    reporter.line(f"Meanwhile a client asked the service {visits.asked:,} times; {visits.said}")
+    return code or (ServiceFailed.exit_code if visits.refused else 0)
+
+
+def _there_and_back(request: conduct.Request, format: Format) -> int:
+    """Back without loss, forward again, and the end of the way back."""
+    watcher = run.watcher(request, output.ConsoleReporter(format))
+    asked = ending.Request(request, lambda _window: True)
+    code = run.show(ending.lossless(asked, watcher), request.settings, format)
+    again = replace(request, leave_out=frozenset({"rehearse"}))
+    code = code or run.conduct_and_show(again, format)
+    return code or run.show(ending.finalize(asked, watcher), request.settings, format)
 
 
 def _prepare(place: Path) -> Path:

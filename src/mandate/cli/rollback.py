@@ -60,7 +60,7 @@ def rollback(
     else:
         asker = _window_asker(yes, "Go back to version 7?", _going_back)
         result = ending.lossless(ending.Request(request, asker, online), watcher)
-    return _show(result, loaded, format)
+    return run.show(result, loaded.settings, format)
 
 
 @options.command
@@ -84,7 +84,7 @@ def finalize(
     result = ending.finalize(
         ending.Request(request, asker), run.watcher(request, output.ConsoleReporter(format))
     )
-    return _show(result, loaded, format)
+    return run.show(result, loaded.settings, format)
 
 
 def _request(
@@ -103,15 +103,6 @@ def _request(
         steps=guide.STEPS,
         wait_seconds=wait,
     )
-
-
-def _show(result: conduct.Result, loaded: Loaded, format: Format) -> int:
-    if result.nothing is not None or result.record is None:
-        data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
-        output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
-        return 0
-    run.finish(result.record, result.error, loaded.settings, format)
-    return result.error.exit_code if result.error else 0
 
 
 def _window_asker(yes: bool, question: str, text: Callable[[Window], Iterator[str]]) -> ending.Approve:

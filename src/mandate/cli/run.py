@@ -152,13 +152,24 @@ def run(
 
 def conduct_and_show(request: conduct.Request, format: Format) -> int:
     """Conduct a run with its progress on stderr and its result on stdout; the exit code."""
-    reporter = output.ConsoleReporter(format)
-    result = conduct.run(request, watcher(request, reporter))
+    result = conduct.run(request, watcher(request, output.ConsoleReporter(format)))
     if result.record is None or result.nothing is not None:
-        data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
-        output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
-        return 0
+        return _nothing(result, format)
     return finish(result.record, result.error, request.settings, format)
+
+
+def show(result: conduct.Result, chosen: settings.Settings, format: Format) -> int:
+    """Show what an end of a run came to; 0 when what was asked is done, whatever the run's own code is."""
+    if result.record is None or result.nothing is not None:
+        return _nothing(result, format)
+    finish(result.record, result.error, chosen, format)
+    return result.error.exit_code if result.error else 0
+
+
+def _nothing(result: conduct.Result, format: Format) -> int:
+    data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
+    output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
+    return 0
 
 
 def watcher(request: conduct.Request, reporter: output.ConsoleReporter) -> conduct.Watcher:

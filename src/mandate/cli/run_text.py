@@ -155,7 +155,7 @@ def _steps(record: RunRecord) -> Iterator[str]:
         planned = seconds(step.planned_seconds) if step.planned_seconds else "-"
         actual = seconds(step.seconds) if step.seconds is not None else "-"
         yield f"{_MARKS[step.status]} {step.name:<9} {step.guide:<5} {planned:>8} {actual:>8}"
-        if step.name == record.point_of_no_return:
+        if step.name == record.point_of_no_return and not modes.by_engine(record.mode):
             yield f"{'':5}{'- - point of no return: new rows are written from here on - -'}"
 
 

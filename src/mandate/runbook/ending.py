@@ -161,7 +161,7 @@ class _End:
         self._step = StepRecord(
             name=self.name,
             title=self.title,
-            guide="rollback",
+            guide="",
             critical=True,
             status="running",
             started_at=datetime.now(UTC),

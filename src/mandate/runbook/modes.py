@@ -9,7 +9,7 @@ Mode = Literal["engine", "online", "plain-sql"]
 ENGINE: Mode = "engine"
 ONLINE: Mode = "online"
 PLAIN_SQL: Mode = "plain-sql"
-DEFAULT: Mode = PLAIN_SQL
+DEFAULT: Mode = ENGINE
 
 WORDS = {
     ENGINE: "by the rekey engine, services stopped",

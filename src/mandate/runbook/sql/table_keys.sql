@@ -28,6 +28,8 @@ WHERE c.relkind IN ('r', 'p')
   AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('information_schema', 'mandate_conductor')
   AND n.nspname !~ '^pg_'
+  -- What the rekey engine keeps beside the tables: copies of rows, not anybody's work.
+  AND n.nspname !~ '^mandate_(new|pre|rekey)_[a-z0-9_]+$'
   AND NOT EXISTS (
       SELECT FROM pg_catalog.pg_depend AS d
       WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
