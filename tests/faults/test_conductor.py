@@ -132,7 +132,7 @@ def _kill_psql(target: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "hint"), [((), "end what holds them"), (("--plain-sql",), "--lock-timeout")]
+    ("flags", "hint"), [((), "end what is in its way"), (("--plain-sql",), "--lock-timeout")]
 )
 def test_a_lock_that_somebody_holds_ends_in_5_and_names_the_holder(
     database: DatabaseFactory, tmp_path: Path, flags: tuple[str, ...], hint: str
