@@ -134,7 +134,7 @@ class RunSettings(Section):
 class ServeSettings(Section):
     """The HTTP service."""
 
-    host: str = Field("127.0.0.1", description="loopback only")
+    host: str = Field("127.0.0.1", description="loopback only, unless there are tokens")
     port: int = Field(3000, ge=0, le=65535)
     log_dir: Path | None = Field(None, description="/var/log/mandate when writable by default")
     pool_size: int = Field(8, ge=1, le=200, description="connections to PostgreSQL")

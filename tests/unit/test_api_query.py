@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote, urlencode
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mandate.controlplane.access.principal import EVERYBODY, acting_as
 from mandate.controlplane.api import cursor, query
 from mandate.controlplane.api.guard import is_loopback_name
 from mandate.controlplane.api.problems import KINDS, Problem
@@ -18,6 +20,13 @@ from mandate.controlplane.store import Position, Selection
 
 END = ("2026-01-31 12:00:00.5+00", "6f1c0a52-8f7e-4a55-9f0b-8d1f0c1f7a10")
 NAMES = [parameter.name for parameter in query.EVENTS]
+
+
+@pytest.fixture(autouse=True)
+def _everybody() -> Iterator[None]:
+    """Requests act for somebody; without tokens for everybody."""
+    with acting_as(EVERYBODY):
+        yield
 
 
 def refused(raw: bytes) -> str:

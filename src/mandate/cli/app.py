@@ -39,6 +39,7 @@ COMMANDS = {
     "serve": "serve",
     "apply": "apply",
     "replay": "replay",
+    "token": "token",
     "rekey": "rekey",
     "db": "db",
 }

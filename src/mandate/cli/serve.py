@@ -19,7 +19,9 @@ from mandate.settings import Loaded
 if TYPE_CHECKING:
     from mandate.controlplane.server import Listening
 
-Host = Annotated[str | None, typer.Option("--host", help="Loopback address to listen on; 127.0.0.1.")]
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on; 127.0.0.1. Any but loopback needs tokens.")
+]
 Port = Annotated[
     int | None,
     typer.Option("--port", min=0, max=65535, help="Port; 3000. 0 takes a free one and says which."),

@@ -168,7 +168,7 @@ class Catalogue:
     async def _load(self, key: Key) -> Entry | None:
         generation = self._generation
         uuid = key.domain.lower() if UUID_PATTERN.fullmatch(key.domain) else None
-        version, rows = await self._store.own("catalogue", {**key._asdict(), "uuid": uuid})
+        version, rows = await self._store.own("catalogue", {**key._asdict(), "uuid": uuid}, principal=False)
         if not rows:
             self._entries.pop(key, None)
             return None

@@ -23,7 +23,7 @@ STATEMENTS = (
     *("domains", "scopes", "specs", "policy_snapshots"),
 )
 # What only one version can say, without the shared relations.
-OWN_STATEMENTS = ("catalogue", "record", "reserve", "outcome", "resolve_domain", "resolve_scope")
+OWN_STATEMENTS = ("catalogue", "outcome", "reach", "record", "reserve", "resolve_domain", "resolve_scope")
 # These begin with replay.sql of their version.
 REPLAY_STATEMENTS = (
     *("replay_count", "replay_domain", "replay_domains", "replay_ends", "replay_rows"),

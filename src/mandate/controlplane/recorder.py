@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from mandate.controlplane.access.principal import current
 from mandate.controlplane.catalogue import Catalogue, Entry, Judge, Key
 from mandate.controlplane.dialect import DIALECTS, may_be_outdated
 from mandate.controlplane.intake import Posted
@@ -58,6 +59,12 @@ class NoPolicySnapshot(Refused):
     """The domain has no policy snapshot yet."""
 
     code = "no-policy-snapshot"
+
+
+class OutsideToken(Refused):
+    """The decision is not of the organization and the domains that the token is for."""
+
+    code = "outside-token"
 
 
 class DecisionConflict(Refused):
@@ -141,6 +148,8 @@ class Recorder:
                     raise found from None
                 if found is not None:
                     return found
+                if not current().unrestricted:  # it is there, and not for this principal to see
+                    raise _conflict(posted.decision_id) from None
             else:
                 return Recorded(True, decision, verdict)
             finally:
@@ -204,10 +213,16 @@ class Recorder:
 
     async def _judged(self, posted: Posted, *, fresh: bool) -> Recording:
         key, complete = place(posted), given_attribution(posted) is None
+        if current().organization_id not in (None, key.organization_id):
+            raise _outside()
         entry = None if fresh else self._catalogue.get(key)
         known = entry is not None
         if entry is None:
-            entry = await self._catalogue.load(key) or await self._reserve(key)
+            entry = await self._load(key)
+        if not await self._allowed(entry):
+            if known:
+                return await self._judged(posted, fresh=True)
+            raise _outside()
         judge = self._judge(posted, entry) if complete else None
         if (complete and judge is None) or entry.snapshot_id is None:
             if known:  # the database may know better by now
@@ -218,6 +233,18 @@ class Recorder:
     @staticmethod
     def _judge(posted: Posted, entry: Entry) -> Judge | None:
         return entry.judge(posted.intent, posted.stage) if posted.intent and posted.stage else None
+
+    async def _load(self, key: Key) -> Entry:
+        """The entry of a domain. Whoever may use some domains only learns of no other whether it exists."""
+        entry = await self._catalogue.load(key)
+        if entry is None and current().domains is not None:
+            raise _outside()
+        return entry or await self._reserve(key)
+
+    async def _allowed(self, entry: Entry) -> bool:
+        """Whether the principal of this request may post to the domain of an entry."""
+        reach = await self._store.reach()
+        return reach is None or reach.holds(entry.organization_id, entry.domain)
 
     async def _reserve(self, key: Key) -> Entry:
         """The entry of the place for what is not attributed, made when it is first needed."""
@@ -245,9 +272,7 @@ class Recorder:
                 if row["same"] and row["verdict"] is not None:
                     answers[row["place"]] = Recorded(False, row["decision"], row["verdict"])
                 else:
-                    decision_id = recordings[row["place"]].posted.decision_id
-                    text = f"decision {decision_id} is recorded with another body"
-                    answers[row["place"]] = DecisionConflict(text)
+                    answers[row["place"]] = _conflict(recordings[row["place"]].posted.decision_id)
         return answers
 
     def _count(self, group: Sequence[Recording], rows: Sequence[Row]) -> None:
@@ -361,6 +386,14 @@ def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
     for name in recordings[0].columns:
         columns[name] = [each.columns[name] for each in recordings]
     return {name: arrays.literal(values) for name, values in columns.items()}
+
+
+def _outside() -> OutsideToken:
+    return OutsideToken("the decision is not of the organization and the domains that the token is for")
+
+
+def _conflict(decision_id: str) -> DecisionConflict:
+    return DecisionConflict(f"decision {decision_id} is recorded with another body")
 
 
 def _missing(posted: Posted, entry: Entry) -> Refused:

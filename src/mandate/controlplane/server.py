@@ -1,4 +1,4 @@
-"""The server process: loopback sockets, pid file, a graceful end."""
+"""The server process: sockets, pid file, a graceful end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from mandate.controlplane import logs
+from mandate.controlplane.access import ledger
 from mandate.controlplane.api.app import application
 from mandate.controlplane.governance.startup import name_mistakes
 from mandate.controlplane.recorder import LANES
 from mandate.controlplane.watching import watch
-from mandate.errors import ServiceFailed, UsageError
-from mandate.postgres.connection import Target
+from mandate.errors import DatabaseError, NoDatabase, ServiceFailed, UsageError
+from mandate.postgres.connection import Target, connect
 from mandate.postgres.embedded_host import holder
 from mandate.postgres.pool import Pool
 from mandate.settings import ServeSettings
@@ -55,9 +56,11 @@ def run(
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
 
     `target` is asked for each new connection, so the database may come later than the service. `announce` is
-    called once requests are answered. Raises UsageError for a host that is not loopback, ServiceFailed when
-    the port is taken, SettingsError when no log can be written.
+    called once requests are answered. Raises UsageError for a host that is not loopback where no tokens are,
+    ServiceFailed when the port is taken, SettingsError when no log can be written.
     """
+    exposed = not loopback_only(settings.host)
+    closed = _has_tokens(target, exposed=exposed) or exposed
     sockets = listen(settings.host, settings.port)
     try:
         log_file = logs.open_log(settings.log_dir)
@@ -66,7 +69,12 @@ def run(
         reading = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
         writing = Pool(target, application_name=APPLICATION_NAME, size=LANES + 1, writing=True)
         with _pid_file(pid_file):
-            app = application(reading, writing, lambda catalogue: watch(target, catalogue, APPLICATION_NAME))
+            app = application(
+                reading,
+                writing,
+                lambda catalogue: watch(target, catalogue, APPLICATION_NAME),
+                closed=closed,
+            )
             _serve(
                 app,
                 sockets,
@@ -137,10 +145,10 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on every loopback address that `host` means, all on one port (0: a free one)."""
+    """Listening sockets on every address that `host` means, all on one port (0: a free one)."""
     sockets: list[socket.socket] = []
     try:
-        for family, address in loopback_addresses(host):
+        for family, address in addresses(host):
             bound = _bind(family, address, port, optional=bool(sockets))
             if bound is not None:
                 sockets.append(bound)
@@ -154,19 +162,36 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def loopback_addresses(host: str) -> Sequence[tuple[int, str]]:
-    """(family, address) of a host name or address. Raises UsageError unless every one is loopback."""
+def addresses(host: str) -> Sequence[tuple[int, str]]:
+    """(family, address) of a host name or address. Raises UsageError where there is none."""
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--host {host!r} is not an address of this machine: {error}") from None
-    addresses = sorted({(int(family), str(address[0])) for family, _, _, _, address in found})
-    if not all(ipaddress.ip_address(address).is_loopback for _, address in addresses):
+    return sorted({(int(family), str(address[0])) for family, _, _, _, address in found})
+
+
+def loopback_only(host: str) -> bool:
+    """Whether every address that `host` means is loopback. Raises UsageError where there is none."""
+    return all(ipaddress.ip_address(address).is_loopback for _, address in addresses(host))
+
+
+def _has_tokens(target: Callable[[], Target], *, exposed: bool) -> bool:
+    """Whether tokens were ever made. A server that others can reach does not start without: UsageError.
+
+    When the database cannot be asked, it starts all the same, and every request needs a token.
+    """
+    try:
+        with connect(target(), application_name=APPLICATION_NAME, connect_timeout_seconds=3) as session:
+            found = ledger.exist(session)
+    except (DatabaseError, NoDatabase):
+        return exposed
+    if exposed and not found:
         raise UsageError(
-            f"--host {host or '0.0.0.0'}: without configured tokens the server binds to loopback only",
-            hint="use 127.0.0.1, ::1 or localhost, and let a proxy that authenticates stand in front",
+            "without configured tokens the server binds to loopback only",
+            hint="make tokens first (`mandate token create`), or use --host 127.0.0.1, ::1 or localhost",
         )
-    return addresses
+    return found
 
 
 def _bind(family: int, address: str, port: int, *, optional: bool) -> socket.socket | None:

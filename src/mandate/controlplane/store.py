@@ -6,10 +6,12 @@ Rows come back as JSON text made by PostgreSQL, so that evidence keeps every dig
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from mandate.controlplane.access.principal import Principal, current
 from mandate.controlplane.dialect import DIALECTS, SCHEMA_VERSION, Dialect, may_be_outdated
 from mandate.errors import DatabaseError, NotMandate
 from mandate.postgres.connection import Row
@@ -17,6 +19,8 @@ from mandate.postgres.pool import Pool
 
 T = TypeVar("T")
 UUID_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+_MOST_REACHED = 10_000
 
 
 class Position(NamedTuple):
@@ -49,6 +53,19 @@ class Page:
     end: Position | None = None
 
 
+class Reach(NamedTuple):
+    """An organization and the domains of it (by name in a version of the schema) that a principal may touch;
+    None: all of them."""
+
+    version: int
+    organization_id: str
+    domains: tuple[str, ...] | None
+
+    def holds(self, organization_id: str, domain: str) -> bool:
+        """Whether a domain lies inside."""
+        return organization_id == self.organization_id and (self.domains is None or domain in self.domains)
+
+
 class SchemaChanging(DatabaseError):
     """A statement was refused in the dialect that fits the schema as it is now: it is being changed."""
 
@@ -59,6 +76,7 @@ class SchemaChanging(DatabaseError):
 NOBODY = "00000000-0000-0000-0000-000000000000"
 NO_FILTERS: dict[str, Any] = {"nobody": NOBODY} | dict.fromkeys(
     (
+        *("principal_organization", "principal_domains"),
         *("domain_keys", "domain_organizations", "scope_keys", "after_1", "after_2", "decision_id"),
         *("organization_id", "intent", "stage", "actor", "target", "verdict", "since", "until"),
         *(
@@ -88,11 +106,15 @@ class Store:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._dialect: Dialect | None = None
+        self._reached: OrderedDict[Principal, tuple[str, ...]] = OrderedDict()
 
     async def schema_version(self) -> int | None:
         """7, 8 or None (not a schema that this service knows), as the catalogue says now."""
         row = (await self._pool.rows(SCHEMA_VERSION))[0]
-        self._dialect = DIALECTS.get(row["version"])
+        dialect = DIALECTS.get(row["version"])
+        if dialect is not self._dialect:
+            self._reached.clear()
+        self._dialect = dialect
         return self._dialect.version if self._dialect else None
 
     async def decisions(self, selection: Selection) -> Page:
@@ -132,23 +154,69 @@ class Store:
         return await self._adapting(lambda dialect: self._one(dialect, "verdicts", decision_id))
 
     async def own(
-        self, statement: str, params: Mapping[str, Any], pool: Pool | None = None
+        self, statement: str, params: Mapping[str, Any], pool: Pool | None = None, *, principal: bool = True
     ) -> tuple[int, list[Row]]:
         """Rows of a statement that each version has its own of, and the version that answered.
 
-        `pool` is another one to ask, for a statement that writes.
+        `pool` is another one to ask, for a statement that writes. Without `principal` it is asked for the
+        service itself, which keeps what it reads for everybody.
         """
 
         async def ask(dialect: Dialect) -> tuple[int, list[Row]]:
-            return dialect.version, await (pool or self._pool).rows(dialect.own[statement], params)
+            own = await self._principal(dialect) if principal else {}
+            rows = await (pool or self._pool).rows(dialect.own[statement], {**params, **own})
+            return dialect.version, rows
 
         return await self._adapting(ask)
 
     async def shared(self, statement: str, params: Mapping[str, Any]) -> list[Row]:
         """Rows of a statement that all versions share."""
-        return await self._adapting(
-            lambda dialect: self._pool.rows(dialect.statements[statement], {**NO_FILTERS, **params})
-        )
+
+        async def ask(dialect: Dialect) -> list[Row]:
+            own = await self._principal(dialect)
+            return await self._pool.rows(dialect.statements[statement], {**NO_FILTERS, **params, **own})
+
+        return await self._adapting(ask)
+
+    async def reach(self) -> Reach | None:
+        """What the principal of this request may touch; None when that is everything."""
+
+        async def ask(dialect: Dialect) -> Reach | None:
+            principal = current()
+            if principal.organization_id is None:
+                return None
+            return Reach(dialect.version, principal.organization_id, await self._domains(dialect, principal))
+
+        return await self._adapting(ask)
+
+    async def _principal(self, dialect: Dialect) -> dict[str, Any]:
+        """The parameters that keep a statement inside what the principal of this request may see."""
+        principal = current()
+        domains = await self._domains(dialect, principal)
+        return {
+            "principal_organization": principal.organization_id,
+            "principal_domains": None if domains is None else list(domains),
+        }
+
+    async def _domains(self, dialect: Dialect, principal: Principal) -> tuple[str, ...] | None:
+        """The names that the domains of a token have in this version of the schema."""
+        held = principal.domains
+        if held is None:
+            return None
+        if (known := self._reached.get(principal)) is not None:
+            return known
+        params = {
+            "organization_id": principal.organization_id,
+            "names": [each.name for each in held],
+            "uuids": [each.uuid for each in held],
+        }
+        rows = await self._pool.rows(dialect.own["reach"], params)
+        found = tuple(row["domain"] for row in rows)
+        if dialect is self._dialect:
+            self._reached[principal] = found
+            if len(self._reached) > _MOST_REACHED:
+                self._reached.popitem(last=False)
+        return found
 
     async def _adapting(self, operation: Callable[[Dialect], Awaitable[T]]) -> T:
         try:
@@ -173,34 +241,38 @@ class Store:
         return self._dialect
 
     async def _page(self, dialect: Dialect, statement: str, selection: Selection) -> Page:
-        keys = await self._keys(dialect, selection)
+        own = await self._principal(dialect)
+        keys = await self._keys(dialect, selection, own)
         if keys is None:
             return Page(())
         after = selection.after or (None, None)
         page = {"after_1": after[0], "after_2": after[1], "limit": selection.limit + 1}
         rows = await self._pool.rows(
-            dialect.statements[statement], {**NO_FILTERS, **selection.filters, **keys, **page}
+            dialect.statements[statement], {**NO_FILTERS, **selection.filters, **keys, **page, **own}
         )
         return _cut(rows, selection.limit)
 
-    async def _keys(self, dialect: Dialect, selection: Selection) -> dict[str, list[str]] | None:
+    async def _keys(
+        self, dialect: Dialect, selection: Selection, own: Mapping[str, Any]
+    ) -> dict[str, list[str]] | None:
         """The keys that the filters on domain and scope mean; None when one means nothing that exists."""
         keys: dict[str, list[str]] = {}
         if selection.domain is not None:
-            found = await self._resolve(dialect.own["resolve_domain"], selection.domain)
+            found = await self._resolve(dialect.own["resolve_domain"], selection.domain, own)
             keys["domain_keys"] = [row["key"] for row in found]
             keys["domain_organizations"] = [row["organization_id"] for row in found]
         if selection.scope_id is not None:
-            found = await self._resolve(dialect.own["resolve_scope"], selection.scope_id)
+            found = await self._resolve(dialect.own["resolve_scope"], selection.scope_id, own)
             keys["scope_keys"] = [row["key"] for row in found]
         return keys if all(keys.values()) else None
 
-    async def _resolve(self, statement: bytes, value: str) -> list[Row]:
+    async def _resolve(self, statement: bytes, value: str, own: Mapping[str, Any]) -> list[Row]:
         uuid = value.lower() if UUID_PATTERN.fullmatch(value) else None
-        return await self._pool.rows(statement, {"value": value, "uuid": uuid})
+        return await self._pool.rows(statement, {"value": value, "uuid": uuid, **own})
 
     async def _one(self, dialect: Dialect, statement: str, decision_id: str) -> str | None:
-        params = {**NO_FILTERS, "decision_id": decision_id, "limit": 1}
+        own = await self._principal(dialect)
+        params = {**NO_FILTERS, "decision_id": decision_id, "limit": 1, **own}
         rows = await self._pool.rows(dialect.statements[statement], params)
         return str(rows[0]["body"]) if rows else None
 

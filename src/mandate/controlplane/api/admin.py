@@ -21,6 +21,7 @@ from mandate.controlplane.api.problems import (
     INVALID_DOCUMENT,
     MALFORMED_BODY,
     NEEDS_VERSION_8,
+    OUTSIDE_TOKEN,
     Kind,
     Problem,
 )
@@ -28,6 +29,7 @@ from mandate.controlplane.api.routing import Services, json_response, no_paramet
 from mandate.controlplane.governance import documents, shapes, source, store
 from mandate.controlplane.governance.planning import Change
 from mandate.controlplane.governance.source import InvalidDocument
+from mandate.controlplane.store import Reach
 from mandate.errors import NoDatabase
 
 APPLICATION_NAME = "mandate-serve"
@@ -126,8 +128,9 @@ def _post(routes: APIRouter, services: Services, entry: _Entry, free: asyncio.Se
     async def create(request: Request) -> Response:
         no_parameters(request)
         body = await bodies.read(request)
+        reach = await services.store.reach()
         async with free:
-            change = await asyncio.to_thread(_create, services, body, entry)
+            change = await asyncio.to_thread(_create, services, body, entry, reach)
         if change.created:
             services.catalogue.forget(change.row["organization_id"])
         shown = {name: change.row.get(name) for name in entry.answers.model_fields}
@@ -162,7 +165,7 @@ def _post(routes: APIRouter, services: Services, entry: _Entry, free: asyncio.Se
     )
 
 
-def _create(services: Services, body: bytes, entry: _Entry) -> Change:
+def _create(services: Services, body: bytes, entry: _Entry, reach: Reach | None) -> Change:
     """Runs in a thread: these are few, and share the statements of the command line. Raises Problem."""
     try:
         read = source.read_json(body)
@@ -172,6 +175,8 @@ def _create(services: Services, body: bytes, entry: _Entry) -> Change:
     try:
         if document.defects:
             store.refuse(read, document.defects)
+        if reach is not None and not _inside(document, reach):
+            raise Problem(OUTSIDE_TOKEN, "organization_id and domain are not those of the token")
         plan = store.write(services.writing.target, document, APPLICATION_NAME, seconds=STATEMENT_SECONDS)
     except InvalidDocument as error:
         raise _refused(INVALID_DOCUMENT, error.fields["defects"]) from None
@@ -184,6 +189,16 @@ def _create(services: Services, body: bytes, entry: _Entry) -> Change:
     except NoDatabase:
         raise Problem(DATABASE_UNAVAILABLE, "there is no database yet") from None
     return next(change for change in plan.changes if change.kind == entry.kind)
+
+
+def _inside(document: documents.Document, reach: Reach) -> bool:
+    """Whether all that a posted body declares lies within what its sender may touch."""
+    return all(
+        entry.organization is not None
+        and reach.holds(str(entry.organization.value.organization_id).lower(), domain.domain.value.domain)
+        for entry in document.organizations
+        for domain in entry.domains
+    ) and any(entry.domains for entry in document.organizations)
 
 
 def _refused(kind: Kind, defects: list[dict[str, Any]]) -> Problem:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
 import mandate
-from mandate.controlplane.api import admin, decisions, records, schemas
+from mandate.controlplane.access.authority import Authority
+from mandate.controlplane.api import access, admin, decisions, records, schemas
 from mandate.controlplane.api.guard import Guard, answer
 from mandate.controlplane.api.problems import (
     MALFORMED_REQUEST,
@@ -38,18 +39,33 @@ PARTS = (decisions.router, records.router, admin.router)
 DESCRIPTION = """The decision point and the record of what AI agents were about to do.
 
 Everything under `/api` is under `/api/v1` too. Lists are newest first; follow `next_cursor` to the end. A
-parameter that is unknown, malformed or given twice is a 400, never ignored. Problems are
+parameter that is unknown, malformed or given twice is a 400, never ignored. What lies outside of a token's
+organization and domains is not there for it. Problems are
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 
 
 Background = Callable[[Catalogue], Coroutine[Any, Any, None]]
 
+_AUTHORIZED = [Depends(access.authorize)]
 
-def application(reading: Pool, writing: Pool, background: Background | None = None) -> FastAPI:
+
+class _Application(FastAPI):
+    """FastAPI, whose document says what each operation takes."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = access.describe(super().openapi())
+        return self.openapi_schema
+
+
+def application(
+    reading: Pool, writing: Pool, background: Background | None = None, *, closed: bool = False
+) -> FastAPI:
     """The service on two pools, which are opened when the application starts and closed when it ends.
 
-    `background` runs for as long as the application, with its catalogue.
+    `background` runs for as long as the application, with its catalogue. `closed`: no request is answered
+    without a token, whether or not there are any.
     """
     store, metrics = Store(reading), Metrics()
     catalogue = Catalogue(store)
@@ -67,7 +83,7 @@ def application(reading: Pool, writing: Pool, background: Background | None = No
                     task.cancel()
                     await asyncio.wait([task])
 
-    app = FastAPI(
+    app = _Application(
         title="Mandate",
         version=mandate.__version__,
         description=DESCRIPTION,
@@ -76,17 +92,18 @@ def application(reading: Pool, writing: Pool, background: Background | None = No
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Guard, metrics=metrics)
+    admit = access.doorkeeper(Authority(reading, closed=closed), problem_of)
+    app.add_middleware(Guard, metrics=metrics, admit=admit)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(DatabaseError, _trouble)
     app.add_exception_handler(NotMandate, _trouble)
     routers = [part(services) for part in (*PARTS, _health)]
     for router in routers:
-        app.include_router(router, prefix="/api")
-        app.include_router(router, prefix="/api/v1", include_in_schema=False)
+        app.include_router(router, prefix="/api", dependencies=_AUTHORIZED)
+        app.include_router(router, prefix="/api/v1", include_in_schema=False, dependencies=_AUTHORIZED)
     probes = _probes(services)
-    app.include_router(probes)
+    app.include_router(probes, dependencies=_AUTHORIZED)
     app.state.routers = [*routers, probes]
     return app
 

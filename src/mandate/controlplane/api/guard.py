@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mandate.controlplane.access.principal import Principal, acting_as
 from mandate.controlplane.api.problems import (
     HEADERS_TOO_LARGE,
     HOST_NOT_ALLOWED,
@@ -30,6 +32,8 @@ MAX_HEADER_BYTES = 16 * 1024
 
 log = structlog.get_logger("mandate.request")
 
+Admit = Callable[[Request], Awaitable[Principal | None]]
+
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.%]+\]|[^:\[\]/@\s]+)(:\d{1,5})?")
 
 
@@ -44,6 +48,7 @@ class Exchange:
     problem: str | None = None
     reason: str | None = None
     cause: BaseException | None = None
+    token_id: str | None = None
 
 
 def exchange(request: Request) -> Exchange:
@@ -69,15 +74,15 @@ def note(request: Request, problem: Problem, cause: Exception | None = None) -> 
 
 
 class Guard:
-    """ASGI middleware. Refuses what is too long, malformed or addressed to a name that is not loopback's.
+    """ASGI middleware. Refuses what is too long or malformed, and whom `admit` does not let in.
 
-    The last is what keeps a web page that a browser on this machine shows from reading the record through a
-    DNS name of its own (DNS rebinding).
+    `admit` gives the principal that the rest of the request acts for, None where it acts for nobody.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, admit: Admit) -> None:
         self._app = app
         self._metrics = metrics
+        self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -106,9 +111,17 @@ class Guard:
         request = Request(scope)
         try:
             _check(scope)
-            await self._app(scope, receive, send)
+            principal = await self._admit(request)
+            if principal is None:
+                await self._app(scope, receive, send)
+                return
+            exchange(request).token_id = principal.token_id
+            with acting_as(principal):
+                await self._app(scope, receive, send)
         except Problem as problem:
-            await answer(request, problem)(scope, receive, send)
+            cause = problem.__cause__
+            refused = answer(request, problem, cause if isinstance(cause, Exception) else None)
+            await refused(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the last place: logged with its traceback, answered as 500
             await self._broke(request, error, receive, send)
 
@@ -127,9 +140,17 @@ def _check(scope: Scope) -> None:
     if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise Problem(HEADERS_TOO_LARGE, f"all headers together may have {MAX_HEADER_BYTES} bytes")
     decoded(raw_path)
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) > 1:
+    if sum(name == b"host" for name, _ in scope["headers"]) > 1:
         raise Problem(MALFORMED_REQUEST, "more than one Host header")
+
+
+def check_host(request: Request) -> None:
+    """Refuse a name that is not loopback's. Raises Problem (421).
+
+    It keeps a web page in a browser on this machine from reading the record through a name of its own (DNS
+    rebinding), as long as no token is needed.
+    """
+    hosts = [value for name, value in request.scope["headers"] if name == b"host"]
     if hosts and not is_loopback_name(hosts[0].decode("latin-1")):
         raise Problem(
             HOST_NOT_ALLOWED, "without configured tokens the service answers to loopback names only"
@@ -158,6 +179,8 @@ def _log(method: str, scope: Scope, current: Exchange) -> None:
         "status": current.status,
         "ms": round((time.perf_counter() - current.started) * 1000, 2),
     }
+    if current.token_id:
+        fields["token_id"] = current.token_id
     if current.decision_id:
         fields["decision_id"] = current.decision_id
     if current.problem:

@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from mandate.controlplane.access.principal import current
 from mandate.controlplane.api import cursor
 from mandate.controlplane.api.problems import (
     MALFORMED_PARAMETER,
     MALFORMED_REQUEST,
+    OUTSIDE_TOKEN,
     REPEATED_PARAMETER,
     UNKNOWN_PARAMETER,
     Problem,
@@ -215,7 +217,16 @@ def parse(raw: bytes, parameters: tuple[Parameter, ...]) -> dict[str, str]:
             values[name] = known[name].parse(value)
         except ValueError as wanted:
             raise Problem(MALFORMED_PARAMETER, f"{name}: {wanted}", {"parameter": name}) from None
+    _check_organization(values.get(ORGANIZATION.name))
     return values
+
+
+def _check_organization(asked: str | None) -> None:
+    """An empty list would say that there is nothing; the statements would give none all the same."""
+    if asked is not None and current().organization_id not in (None, asked):
+        raise Problem(
+            OUTSIDE_TOKEN, "organization_id: is not that of the token", {"parameter": "organization_id"}
+        )
 
 
 def _pairs(raw: bytes) -> Iterator[tuple[str, str]]:

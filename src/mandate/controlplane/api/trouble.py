@@ -13,6 +13,7 @@ from mandate.controlplane.api.problems import (
     MALFORMED_PARAMETER,
     NO_ACTIVE_SPEC,
     NO_POLICY_SNAPSHOT,
+    OUTSIDE_TOKEN,
     SCHEMA_UNKNOWN,
     UNKNOWN_DOMAIN,
     Kind,
@@ -25,6 +26,7 @@ from mandate.controlplane.recorder import (
     DecisionConflict,
     NoActiveSpec,
     NoPolicySnapshot,
+    OutsideToken,
     UnknownDomain,
 )
 from mandate.controlplane.store import SchemaChanging
@@ -42,6 +44,7 @@ from mandate.errors import (
 REFUSALS: dict[type[MandateError], Kind] = {
     MalformedBody: MALFORMED_BODY,
     InvalidDecision: INVALID_DECISION,
+    OutsideToken: OUTSIDE_TOKEN,
     UnknownDomain: UNKNOWN_DOMAIN,
     NoActiveSpec: NO_ACTIVE_SPEC,
     NoPolicySnapshot: NO_POLICY_SNAPSHOT,

@@ -8,7 +8,9 @@ SELECT v.timestamp::text AS position_1, v.verdict_id::text AS position_2,
         'explanation', (
             SELECT COALESCE(t.details -> 'explanation', to_jsonb(t.summary))
             FROM mandate.audit_timeline_entries t
-            WHERE t.decision_id = v.decision_id AND t.details ->> 'type' = 'VERDICT_ISSUED'
+            WHERE t.decision_id = v.decision_id
+                AND (%(principal_organization)s::uuid IS NULL OR t.organization_id = %(principal_organization)s::uuid)
+                AND t.details ->> 'type' = 'VERDICT_ISSUED'
             ORDER BY t.timestamp DESC, t.entry_id DESC
             LIMIT 1
         ),
@@ -17,6 +19,7 @@ SELECT v.timestamp::text AS position_1, v.verdict_id::text AS position_2,
     )::text AS body
 FROM verdict v
 LEFT JOIN mandate.decision_events d ON d.decision_id = v.decision_id
+    AND (%(principal_organization)s::uuid IS NULL OR d.organization_id = %(principal_organization)s::uuid)
 WHERE (%(decision_id)s::uuid IS NULL OR v.decision_id = %(decision_id)s)
     AND (%(organization_id)s::uuid IS NULL OR v.organization_id = %(organization_id)s)
     AND (%(intent)s::text IS NULL OR d.intent = %(intent)s)

@@ -1,9 +1,11 @@
 -- Appends what became of a decision. Its entry_id is made of what it says, so the same is there once.
 -- `decided` tells a decision that does not exist from an entry that does.
 WITH decision AS (
-    SELECT decision_id, intent, actor, target, organization_id, domain, spec_id, spec_version
-    FROM mandate.decision_events
-    WHERE decision_id = %(decision_id)s::uuid
+    SELECT d.decision_id, d.intent, d.actor, d.target, d.organization_id, d.domain, d.spec_id, d.spec_version
+    FROM mandate.decision_events d
+    WHERE (%(principal_organization)s::uuid IS NULL OR d.organization_id = %(principal_organization)s::uuid)
+        AND (%(principal_domains)s::text[] IS NULL OR d.domain = ANY (%(principal_domains)s::text[]))
+        AND d.decision_id = %(decision_id)s::uuid
 ), entered AS (
     INSERT INTO mandate.audit_timeline_entries
         (entry_id, decision_id, intent, stage, actor, target, summary, details, severity, event_source,

@@ -1,0 +1,1 @@
+"""Who may do what: tokens, the principal behind a request, and what the database lets each role do."""
