@@ -31,6 +31,29 @@ class Reporter(Protocol):
         """Work of known total (`unit`: rows, bytes, ...) or, failing that, of known expected duration."""
 
 
+class Indented:
+    """Another reporter's lines, as details of what it said before."""
+
+    def __init__(self, reporter: Reporter, columns: int) -> None:
+        self._reporter = reporter
+        self._columns = columns
+
+    def line(self, text: str) -> None:
+        """One finished line, moved to the right."""
+        self._reporter.line(" " * self._columns + text)
+
+    def task(
+        self,
+        label: str,
+        *,
+        total: float | None = None,
+        unit: str = "",
+        expected_seconds: float | None = None,
+    ) -> AbstractContextManager[Task]:
+        """As the other reporter shows it."""
+        return self._reporter.task(label, total=total, unit=unit, expected_seconds=expected_seconds)
+
+
 class _SilentTask:
     def update(self, done: float, *, total: float | None = None, note: str | None = None) -> None:
         """Nobody is watching."""

@@ -562,7 +562,11 @@ class Engine:
 
 def _shown(evidence: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' ')} {value}"
-        for key, value in evidence.items()
-        if isinstance(value, int | float | str)
+        _figure(key, value) for key, value in evidence.items() if isinstance(value, int | float | str)
     )
+
+
+def _figure(key: str, value: float | str) -> str:
+    name = key.removesuffix("_milliseconds").replace("_", " ")
+    shown = f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{name} {shown}{' ms' if key.endswith('_milliseconds') else ''}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown, VerificationFailed
 from mandate.postgres.connection import Session
+from mandate.progress import Indented
 from mandate.rekey import journal, load
 from mandate.rekey.engine import Engine, Options
 from mandate.rekey.fingerprint import Fingerprint
@@ -14,6 +15,8 @@ from mandate.runbook import identity, migrations
 from mandate.runbook.step import Context
 
 VERSION = 8
+# Where a step's own line has its text.
+_UNDER_A_STEP = 11
 
 
 def engine(context: Context) -> Engine:
@@ -24,7 +27,7 @@ def engine(context: Context) -> Engine:
     limits = load.Limits() if context.services_up else None
     jobs = context.options.jobs if limits is None else max(1, context.options.jobs // 2)
     options = Options(jobs=jobs, limits=limits, swap=context.options.swap)
-    return identity.engine(context.target, context.reporter, options)
+    return identity.engine(context.target, Indented(context.reporter, _UNDER_A_STEP), options)
 
 
 def end_orphans(session: Session) -> None:
