@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 from tests.servers import DatabaseFactory
-from tests.shadowing import run_script, session_of
+from tests.shadowing import graph_of, run_script, session_of
 from tests.shops import change, schemas_left
 
 from mandate.errors import CheckFailed, UsageError
 from mandate.postgres.connection import Target, connect
-from mandate.rekey import spec
+from mandate.rekey import refuse, spec
 from mandate.rekey.discover import discover
 
 SCRIPT = """
 CREATE TABLE a (id int PRIMARY KEY, n text, nn int UNIQUE);
 CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, loose int, note text);
+CREATE TABLE few (id int PRIMARY KEY);
+INSERT INTO few VALUES (1), (2), (3);
 INSERT INTO a SELECT i, 'n' || i, nullif(i, 3) FROM generate_series(1, 10) i;
 INSERT INTO b SELECT i, i, i FROM generate_series(1, 10) i;
 """
@@ -64,6 +66,92 @@ WRONG = {
     f'{CHECK}"id >"\n': "check[0].expression: syntax error",
 }
 
+# The parts beside keys, on tables of their own: what is appended to DOCS -> what the message begins with.
+WITH_DOCS = """
+CREATE TABLE p (id int PRIMARY KEY, n text UNIQUE, grp int, made jsonb GENERATED ALWAYS AS ('{}') STORED);
+CREATE TABLE q (id int PRIMARY KEY, p int REFERENCES p, doc jsonb, txt text, other int);
+CREATE TABLE z (id int PRIMARY KEY, g int);
+CREATE INDEX taken ON z (g);
+"""
+HEAD = '[rekey]\nname = "t"\n[[key]]\ntable = "public.p"\ncolumns = ["id"]\nold_default = "1"\n'
+NEW = '[[key.new]]\nname = "id"\ntype = "text"\n'
+DOCS = f'{HEAD}{NEW}expression = "n"\n'
+JSON = '[[json]]\ntable = "public.q"\ncolumn = "doc"\npath = "$.x"\nkey = "public.p"\n'
+INDEX = '[[index]]\ntable = "public.q"\nname = "ix"\non = "(p)"\n'
+FOREIGN = (
+    '[[foreign_key]]\ntable = "public.q"\nname = "fk"\ncolumns = ["other"]\nreferences = "public.z"\n'
+    'referred = ["id"]\n'
+)
+MANY = "key[0].query: it has 3 columns, and 2 are needed"
+PATH = "json[0].path: it is $ and at most 32 steps"
+
+
+def queried(text: str) -> str:
+    return f'{HEAD}query = """{text}"""\n{NEW}'
+
+
+PARTS = {
+    queried("SELECT id, n, grp FROM public.p"): MANY,
+    queried("SELECT id FROM public.p"): "key[0].query: it has 1 columns, and 2 are needed",
+    queried("SELECT n, n FROM public.p"): "key[0].query: operator does not exist: text = integer",
+    queried("SELECT id, nope FROM public.p"): 'key[0].query: column "nope" does not exist',
+    queried("SELECT id, n FROM p"): 'key[0].query: relation "p" does not exist',
+    queried("SELECT 1, 'a'; DROP TABLE p"): "key[0].query: the query must be one SELECT",
+    queried("SELECT 1, 'a') AS x (o1, id) ON true --"): "key[0].query: \"SELECT 1, 'a') AS x",
+    queried("DELETE FROM public.p RETURNING id, n"): "key[0].query: the query must be one SELECT",
+    queried("WITH d AS (DELETE FROM public.p RETURNING *) SELECT id, n FROM d"): "key[0].query: WITH clause",
+    queried("SELECT id, n INTO public.y FROM public.p"): "key[0].query: SELECT ... INTO is not allowed",
+    queried("SELECT id, n FROM public.p FOR UPDATE"): "key[0].query: the query must not lock rows",
+    queried(""): "key[0].query: the query must be one SELECT",
+    f'{DOCS}replaces = "nope"\n': "key[0]: public.p has no column nope",
+    f'{HEAD}query = "SELECT 1"\n{NEW}inverse = "1"\n': "key[0]: column id: with a query, give the key",
+    DOCS + JSON.replace('path = "$.x"\n', ""): "json[0].path: it is missing",
+    **{
+        DOCS + JSON.replace("$.x", path): PATH
+        for path in ("", "$", "$.**", "$[0]", "$.x?(@ > 1)", "$.é", "$.x\\n", "$" + "[*]" * 33, "$.x; DROP")
+    },
+    DOCS + JSON.replace("public.p", "public.z"): "json[0].key: public.z is the table of no [[key]]",
+    DOCS + JSON.replace("public.q", "public.z"): "json[0].table: public.z holds no key that changes",
+    DOCS + JSON.replace("doc", "nope"): "json[0].column: public.q has no column nope before and after",
+    DOCS + JSON.replace("doc", "p"): "json[0].column: public.q has no column p before and after",
+    DOCS + JSON.replace("doc", "txt"): "json[0].column: public.q.txt is text, not jsonb",
+    DOCS + JSON.replace("public.q", "public.p").replace("doc", "made"): "json[0].column: public.p.made is",
+    f'{DOCS}{JSON}old = "n"\n': "json[0].old: 'n' is not one of id",
+    f'{DOCS}{JSON}new = "n"\n': "json[0].new: 'n' is not one of id",
+    f'{DOCS}{JSON}same = {{ n = "txt" }}\n': "json[0].same: 'n' is not one of id",
+    f'{DOCS}{JSON}same = {{ id = "nope" }}\n': "json[0].same.id: public.q has no column nope before and",
+    f'{DOCS}{JSON}same = {{ id = "other" }}\n': "json[0].same.id: operator does not exist: text = integer",
+    f'{DOCS}{JSON.replace("$.x", "$.x[*]")}rename = "y"\n': "json[0]: rename needs a path that ends with",
+    DOCS.replace('old_default = "1"\n', "").replace('"n"', '"id::text"') + JSON: "json[0]: the key of public",
+    DOCS + INDEX.replace("public.q", "public.z"): "index[0].table: public.z holds no key that changes",
+    DOCS + INDEX.replace("(p)", "(nope)"): 'index[0].on: column "nope" does not exist',
+    DOCS + INDEX.replace("(p)", "(p) WHERE nope"): 'index[0].on: column "nope" does not exist',
+    DOCS + INDEX.replace("(p)", "(nofunc(p))"): "index[0].on: function nofunc(text) does not exist",
+    DOCS + INDEX.replace("(p)", "(p); DROP TABLE z"): "index[0].on: '(p); DROP TABLE z' is more than",
+    DOCS + INDEX.replace("(p)", "p"): "index[0].on: 'p' is not an index",
+    DOCS + INDEX.replace('"ix"', '"taken"'): "index[0].name: public has an index of that name",
+    DOCS + INDEX.replace('"ix"', f'"{"x" * 64}"'): "index[0].name: String should have at most 63",
+    f'{DOCS}{INDEX}instead_of = ["("]\n': "index[0]: instead_of: '(' is not a regular expression",
+    DOCS + FOREIGN.replace('"other"', '"nope"'): "foreign_key[0].columns: the new public.q has no column",
+    DOCS + FOREIGN.replace('"id"', '"nope"'): "foreign_key[0].referred: public.z has no column nope",
+    DOCS + FOREIGN.replace('"id"', '"g"'): "foreign_key[0].referred: g is not a primary or unique key",
+    DOCS + FOREIGN.replace("public.z", "public.x"): "foreign_key[0].references: there is no ordinary table",
+    DOCS + FOREIGN.replace('"id"', '"id", "g"'): "foreign_key[0]: columns and referred must be as many",
+    DOCS + FOREIGN.replace('"other"', '"txt"'): "foreign_key[0]: txt and id: operator does not exist",
+    DOCS + FOREIGN.replace("public.q", "public.z"): "foreign_key[0].table: public.z holds no key that",
+    f'{REFERENCE}columns = ["a"]\ndrop_default = "x"\n': "reference[0].drop_default: Input should be a valid",
+}
+
+# What PostgreSQL says when it is tried, empty, for the plan.
+TRIED = {
+    DOCS + INDEX + INDEX: 'index ix: relation "ix" already exists',
+    DOCS
+    + FOREIGN.replace("public.z", "public.p")
+    .replace('"fk"', '"q_pkey"')
+    .replace('"other"', '"txt"'): 'constraint "q_pkey" for relation "q" already exists',
+    DOCS + FOREIGN.replace("public.z", "public.p").replace('"id"', '"grp"'): "no unique constraint matching",
+}
+
 # What only the rows tell.
 FAILING = {
     made("id / 2"): "the new key (2) comes 2 times: from (4), (5)",
@@ -74,6 +162,8 @@ FAILING = {
         "id::bigint", "id::bigint * 10"
     ): "inverse does not make 9 of 90 again",
     f'{CHECK}"id > 5"\n': "public.a (id 1): check x is not met",
+    f'{BIG}[[foreign_key]]\ntable = "public.b"\nname = "up"\ncolumns = ["loose"]\nreferences = "public.few"\n'
+    'referred = ["id"]\n': "public.b (id 4): foreign key up is not met, public.few has no such row",
 }
 
 
@@ -93,6 +183,19 @@ def test_the_file_the_entry_and_a_way_out_are_named(plain: Target) -> None:
                 raised.value.message.removeprefix("my.toml: ").removeprefix("my.toml ").startswith(expected)
             )
             assert "my.toml" in raised.value.message
+
+
+def test_every_part_of_a_spec_is_tried_before_anything_is_done(database: DatabaseFactory) -> None:
+    target = database("empty")
+    run_script(target, WITH_DOCS)
+    with session_of(target) as session:
+        for text, expected in PARTS.items():
+            with pytest.raises(UsageError) as raised:
+                discover(session, spec.parse(text, "my.toml"))
+            assert raised.value.message.removeprefix("my.toml: ").startswith(expected), raised.value.message
+            assert raised.value.message.startswith("my.toml: ")
+        for text, expected in TRIED.items():
+            assert expected in "\n".join(refuse.problems(session, graph_of(session, text)))
 
 
 def test_what_the_rows_contradict_is_found_before_anything_is_copied(plain: Target) -> None:

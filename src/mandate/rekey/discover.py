@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, UsageError
 from mandate.postgres.connection import Row, Session
-from mandate.rekey import expressions, rewriting, spec_check
+from mandate.rekey import expressions, rewriting, spec_check, spec_parts
 from mandate.rekey.model import Change, Column, Graph, Group, NewColumn, NewTable, Table
-from mandate.rekey.spec import JsonKey, Key, Spec
+from mandate.rekey.spec import Key, Spec
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -54,46 +54,9 @@ def _discover(session: Session, spec: Spec) -> Graph:
     found = [_new_table(tables[oid], held) for oid, held in groups.items()]
     ordered = _parents_first(found, keys)
     _refuse([table for table in ordered if not table.old.key])
-    _require_parts(spec, ordered, changes)
-    return Graph(spec, changes, ordered)
-
-
-def _require_parts(spec: Spec, tables: Sequence[NewTable], changes: Sequence[Change]) -> None:
-    """Raise UsageError for a part of the spec about a table or column that the change does not have."""
-    by_name = {str(table): table for table in tables}
-    named: list[tuple[str, str, list[str]]] = [("check", c.table, []) for c in spec.check]
-    named += [("index", index.table, []) for index in spec.index]
-    named += [("foreign_key", key.table, key.columns) for key in spec.foreign_key]
-    named += [("json", rule.table, [rule.column, *rule.same.values()]) for rule in spec.json_key]
-    for kind, name, columns in named:
-        table = by_name.get(name)
-        if table is None:
-            raise UsageError(f"{kind}: {name} holds no key that changes", hint="give it as schema.table")
-        missing = [column for column in columns if all(column != each.name for each in table.columns)]
-        if missing:
-            raise UsageError(f"{kind}: the new {name} has no column {missing[0]}")
-    for rule in spec.json_key:
-        _require_json(rule, by_name[rule.table].old, {change.key.table: change for change in changes})
-
-
-def _require_json(rule: JsonKey, table: Table, changes: Mapping[str, Change]) -> None:
-    change = changes.get(rule.key)
-    if change is None:
-        raise UsageError(f"json: {rule.key} is the table of no [[key]]")
-    key = change.key
-    if table.column(rule.column).type != "jsonb":
-        raise UsageError(f"json: {table}.{rule.column} is not jsonb")
-    if change.inline:
-        raise UsageError(f"json: the key of {rule.key} needs a map: give it old_default")
-    known = {"old": {*key.columns, *key.drop}, "new": {column.name for column in key.new}}
-    for field, names in known.items():
-        value = getattr(rule, field)
-        if value is not None and value not in names:
-            raise UsageError(f"json: {field} = {value!r} is not one of {', '.join(sorted(names))}")
-    if not set(rule.same) <= {column.name for column in key.new}:
-        raise UsageError(f"json: same must name columns of the new key of {rule.key}")
-    if (rule.old is None and len(key.columns) > 1) or (rule.new is None and len(key.made) != 1):
-        raise UsageError(f"json: the key of {rule.key} has several columns: name old and new")
+    graph = Graph(spec, changes, ordered)
+    spec_parts.require_tables(graph)
+    return graph
 
 
 def _refuse(keyless: Sequence[NewTable]) -> None:
@@ -173,7 +136,7 @@ def _change(session: Session, tables: Mapping[int, Table], number: int, key: Key
             expressions.require_type(column.type, where)
     _require_columns(parent, [column.replaces for column in key.new if column.replaces], where)
     if key.query is not None:
-        expressions.require_select(key.query, where)
+        expressions.require_select(key.query, f"{where}.query")
     return Change(
         number,
         key,

@@ -27,6 +27,8 @@ def require_select(text: str, where: str) -> None:
         raise UsageError(f"{where}: {text!r} is not a query: {error}") from None
     if len(statements) != 1 or statements[0].stmt.WhichOneof("node") != "select_stmt" or ";" in text:
         raise UsageError(f"{where}: the query must be one SELECT, without a semicolon")
+    if len(statements[0].stmt.select_stmt.locking_clause):
+        raise UsageError(f"{where}: the query must not lock rows (FOR ...): clients would wait for it")
 
 
 def require_type(text: str, where: str) -> None:

@@ -45,6 +45,11 @@ def _is(key: ForeignKey, wanted: spec.ForeignKey) -> bool:
     )
 
 
+def added(graph: Graph, kept: Catalogue) -> Iterator[ForeignKey]:
+    """Those of the spec that the old tables do not have. Raises CannotRewrite."""
+    yield from _added(graph, kept, [rewritten(graph, key) for key in kept.foreign_keys])
+
+
 def _added(graph: Graph, kept: Catalogue, there: Sequence[ForeignKey]) -> Iterator[ForeignKey]:
     """Those of the spec that the old tables do not have."""
     oids = {f"{table.schema}.{table.name}": table.oid for table in kept.tables}
@@ -273,10 +278,7 @@ def to_validate(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> It
 def outside(graph: Graph, kept: Catalogue) -> tuple[list[sql.Identifier], list[sql.Identifier]]:
     """Tables of nobody's change that the cutover locks too: parents of the change's tables, and children."""
     parents, children = {}, {}
-    for key in (
-        *kept.foreign_keys,
-        *_added(graph, kept, [rewritten(graph, key) for key in kept.foreign_keys]),
-    ):
+    for key in (*kept.foreign_keys, *added(graph, kept)):
         if _table(graph, key.parent) is None:
             parents[key.parent] = sql.Identifier(key.parent_schema, key.parent_name)
         if _table(graph, key.child) is None:

@@ -21,6 +21,11 @@ def columns(graph: Graph, table: NewTable) -> frozenset[str]:
     return frozenset(rule.column for rule in graph.spec.json_key if rule.table == str(table))
 
 
+def change_of(graph: Graph, rule: JsonKey) -> Change | None:
+    """The change of the key that a rule's strings are."""
+    return next((each for each in graph.changes if each.key.table == rule.key), None)
+
+
 def holders(graph: Graph, change: Change) -> Iterator[NewTable]:
     """The tables with a column in which keys of this change stand."""
     names = {rule.table for rule in graph.spec.json_key if rule.key == change.key.table}

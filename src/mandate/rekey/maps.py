@@ -76,6 +76,7 @@ def fill(session: Session, graph: Graph, *, again: bool = False) -> int:
         if not again:
             _raise([*references.problems(session, graph), *_unknown_in_json(session, graph)])
             _raise(list(provable.unmet_checks(session, graph)))
+            _raise(list(provable.unmet_foreign_keys(session, graph)))
     return count
 
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from mandate.errors import CheckFailed, DatabaseError
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import expressions, rewriting, shadow, transform
+from mandate.rekey import catalogue, expressions, foreign_keys, rewriting, shadow, transform
 from mandate.rekey.direction import text_array
 from mandate.rekey.model import Change, Graph, NewTable
-from mandate.rekey.spec import Check
+from mandate.rekey.spec import Check, ForeignKey
 
 _SHOWN = 20
 
@@ -75,5 +75,49 @@ def _unmet(graph: Graph, table: NewTable, check: Check) -> sql.Composed:
         transform.new_rows(graph, table),
         alias,
         Verbatim(check.expression),
+        sql.Literal(_SHOWN),
+    )
+
+
+def unmet_foreign_keys(session: Session, graph: Graph) -> Iterator[str]:
+    """Rows without a parent by a foreign key of the spec to a table of nobody's change.
+
+    It is proven after the swap, which is too late to hear of them. Those between tables of the change are
+    proven before it.
+    """
+    kept = catalogue.read(session, graph)
+    proven = {key.name for key in foreign_keys.renewed(graph, kept) if _was_valid(kept, key)}
+    inside = {str(table): table for table in graph.tables}
+    for key in graph.spec.foreign_key:
+        if key.references in inside or key.name in proven:
+            continue
+        table = inside[key.table]
+        for row in session.rows(_without_parent(graph, table, key)):
+            named = ", ".join(f"{name} {value}" for name, value in zip(table.key, row["key"], strict=True))
+            yield f"{table} ({named}): foreign key {key.name} is not met, {key.references} has no such row"
+
+
+def _was_valid(kept: catalogue.Catalogue, key: catalogue.ForeignKey) -> bool:
+    return any(each.oid == key.oid and each.valid and each.enforced for each in kept.foreign_keys)
+
+
+def _without_parent(graph: Graph, table: NewTable, key: ForeignKey) -> sql.Composed:
+    alias = sql.Identifier(table.old.name)
+    same = sql.SQL(" AND ").join(
+        sql.SQL("p.{} = {}.{}").format(sql.Identifier(theirs), alias, sql.Identifier(ours))
+        for ours, theirs in zip(key.columns, key.referred, strict=True)
+    )
+    set_ = sql.SQL(" AND ").join(
+        sql.SQL("{}.{} IS NOT NULL").format(alias, sql.Identifier(name)) for name in key.columns
+    )
+    return sql.SQL(
+        "SELECT {} AS key FROM ({}) AS {} WHERE {} AND NOT EXISTS (SELECT FROM {} AS p WHERE {}) LIMIT {}"
+    ).format(
+        text_array(alias, table.key),
+        transform.new_rows(graph, table),
+        alias,
+        set_,
+        sql.Identifier(*key.references.split(".")),
+        same,
         sql.Literal(_SHOWN),
     )

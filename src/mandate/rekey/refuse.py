@@ -128,6 +128,7 @@ def _made(session: Session, graph: Graph, kept: Catalogue) -> Iterator[str]:
             yield from _try(session, task.name, _execute(task.statements))
     for key in kept.foreign_keys:
         yield from _try(session, str(key), _foreign_key(graph, kept, key))
+    yield from _try(session, "foreign keys of the spec", _wanted_foreign_keys(graph, kept))
 
 
 def _create(graph: Graph, kept: Catalogue, table: NewTable) -> Callable[[Session], None]:
@@ -151,6 +152,17 @@ def _foreign_key(graph: Graph, kept: Catalogue, key: catalogue.ForeignKey) -> Ca
         made = foreign_keys.rewritten(graph, key)
         if kept.is_inner(key):
             session.execute(foreign_keys.add(graph, made, graph.spec.shadow_schema))
+
+    return make
+
+
+def _wanted_foreign_keys(graph: Graph, kept: Catalogue) -> Callable[[Session], None]:
+    """Those that the old tables do not have."""
+
+    def make(session: Session) -> None:
+        for key in foreign_keys.added(graph, kept):
+            if kept.is_inner(key):
+                session.execute(foreign_keys.add(graph, key, graph.spec.shadow_schema))
 
     return make
 

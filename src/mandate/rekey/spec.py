@@ -87,6 +87,8 @@ from mandate.errors import UsageError
 _NAME = r"^[^\x00]+$"
 _QUALIFIED = r"^[^.\x00]+\.[^.\x00]+$"
 _REKEY = r"^[a-z0-9_]{1,30}$"
+# Each step is a subquery inside the one before.
+_PATH = r"^\$((\[\*\])|(\.[A-Za-z_][A-Za-z0-9_]*)){1,32}$"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=_NAME)]
 Qualified = Annotated[str, StringConstraints(pattern=_QUALIFIED)]
@@ -95,11 +97,10 @@ Qualified = Annotated[str, StringConstraints(pattern=_QUALIFIED)]
 _PATTERNS = {
     _QUALIFIED: "give it as schema.table, without quotes",
     _REKEY: "only a-z, 0-9 and _, at most 30 characters",
+    _PATH: "it is $ and at most 32 steps, each .member (A-Z, a-z, 0-9, _) or [*]",
 }
 
-JsonPath = Annotated[
-    str, StringConstraints(pattern=r"^\$((\[\*\])|(\.[A-Za-z_][A-Za-z0-9_]*))+$", max_length=1000)
-]
+JsonPath = Annotated[str, StringConstraints(pattern=_PATH)]
 
 
 class _Part(BaseModel):
@@ -187,9 +188,7 @@ class JsonKey(_Part):
 
     table: Qualified
     column: Name
-    path: Annotated[
-        str, StringConstraints(pattern=r"^\$((\[\*\])|(\.[A-Za-z_][A-Za-z0-9_]*))+$", max_length=1000)
-    ]
+    path: JsonPath
     key: Qualified
     old: Name | None = None
     new: Name | None = None
@@ -331,4 +330,6 @@ def _said(problem: ErrorDetails) -> str:
         return "it is missing"
     if problem["type"] == "string_pattern_mismatch":
         return _PATTERNS.get(problem["ctx"]["pattern"], problem["msg"])
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     return problem["msg"]
