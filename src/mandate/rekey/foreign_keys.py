@@ -31,12 +31,13 @@ def renewed(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
 def _as_wanted(graph: Graph, key: ForeignKey) -> ForeignKey:
     """With the spec's name, and proven, where the spec has it."""
     for wanted in graph.spec.foreign_key:
-        if _is(key, wanted):
+        if is_wanted(key, wanted):
             return replace(key, name=key.name if wanted.keep_name else wanted.name, valid=True)
     return key
 
 
-def _is(key: ForeignKey, wanted: spec.ForeignKey) -> bool:
+def is_wanted(key: ForeignKey, wanted: spec.ForeignKey) -> bool:
+    """Whether it is the one that the spec means, whatever its name."""
     return (
         wanted.table == f"{key.child_schema}.{key.child_name}"
         and wanted.references == f"{key.parent_schema}.{key.parent_name}"
@@ -55,7 +56,7 @@ def _added(graph: Graph, kept: Catalogue, there: Sequence[ForeignKey]) -> Iterat
     oids = {f"{table.schema}.{table.name}": table.oid for table in kept.tables}
     oids |= {f"{table.schema}.{table.name}": table.oid for table in kept.outside}
     for wanted in graph.spec.foreign_key:
-        if any(_is(key, wanted) for key in there):
+        if any(is_wanted(key, wanted) for key in there):
             continue
         if wanted.references not in oids:
             raise CannotRewrite(f"foreign_key {wanted.name}: there is no table {wanted.references}")

@@ -86,10 +86,10 @@ def unmet_foreign_keys(session: Session, graph: Graph) -> Iterator[str]:
     proven before it.
     """
     kept = catalogue.read(session, graph)
-    proven = {key.name for key in foreign_keys.renewed(graph, kept) if _was_valid(kept, key)}
+    proven = [key for key in foreign_keys.renewed(graph, kept) if _was_valid(kept, key)]
     inside = {str(table): table for table in graph.tables}
     for key in graph.spec.foreign_key:
-        if key.references in inside or key.name in proven:
+        if key.references in inside or any(foreign_keys.is_wanted(each, key) for each in proven):
             continue
         table = inside[key.table]
         for row in session.rows(_without_parent(graph, table, key)):
