@@ -26,6 +26,8 @@ def document(graph: Graph, problems: Sequence[str], made: Forecast) -> dict[str,
                 **sizes[str(table)],
                 "changes": [{"old": group.old, "new": group.new} for group in table.groups],
                 "columns_gone": sorted(table.gone),
+                "columns_added": [each.name for each in table.columns if each.expression is not None],
+                "primary_key": table.key,
             }
             for table in graph.tables
         ],
@@ -74,6 +76,11 @@ def _changes(table: NewTable) -> Iterator[str]:
     for group in table.groups:
         old = ", ".join(f"{name} {table.old.column(name).type}" for name in group.old)
         yield f"{old} -> {', '.join(f'{name} {types[name]}' for name in group.new)}"
+    if table.primary_key:
+        yield f"primary key ({', '.join(table.old.key)}) -> ({', '.join(table.primary_key)})"
+    for column in table.columns:
+        if column.expression is not None:
+            yield f"new column {column.name} {column.type}"
 
 
 def _disk(made: Forecast) -> Iterator[str]:

@@ -169,7 +169,7 @@ def _all_indexes(graph: Graph, kept: Catalogue, table: NewTable) -> list[Built]:
     wanted = [each for each in graph.spec.index if each.table == str(table)]
     made: list[Built] = []
     for built in ordered:
-        why = _superseded(built.index, wanted) or _why_not(built, made)
+        why = _superseded(graph, table, built.index, wanted) or _why_not(built, made)
         made.append(built if why is None else Built(built.index, built.definition, why))
     return made
 
@@ -181,10 +181,13 @@ def _rank(index: Index) -> int:
     return 2 if index.unique else 3
 
 
-def _superseded(index: Index, wanted: Sequence[spec.Index]) -> str | None:
-    """The index of the spec that takes its place."""
+def _superseded(graph: Graph, table: NewTable, index: Index, wanted: Sequence[spec.Index]) -> str | None:
+    """The index of the spec that takes its place, or that the spec drops it."""
     if index.constraint_type is not None:
         return None
+    given = graph.spec.built(str(table))
+    if given is not None and any(re.search(text, index.definition) for text in given.drop_index):
+        return "the spec drops it"
     for each in wanted:
         if index.name == each.name or any(re.search(text, index.definition) for text in each.instead_of):
             return f"the spec has {each.name} instead"
@@ -212,6 +215,7 @@ def _definition(graph: Graph, table: NewTable, index: Index) -> IndexDefinition:
         shadow.place(graph, table),
         f"index {index.name} of {table}",
         index.tablespace,
+        table.primary_key if index.constraint_type == "p" else (),
     )
 
 

@@ -73,9 +73,13 @@ class Direction:
         return table.key if self.forward else table.old.key
 
     def logged(self, table: NewTable) -> tuple[str, ...]:
-        """What capture writes for a row: the primary key, then a parent's own key where it is another."""
+        """What capture writes for a row: the primary key, then a parent's own key where it is another.
+
+        And the primary key that the spec gives the table: its columns are in both.
+        """
         own = [name for group in table.groups if group.owner for name in self.source_columns(group)]
-        return tuple(dict.fromkeys([*self.source_key(table), *own]))
+        also = [*table.old.key, *table.primary_key] if table.primary_key else []
+        return tuple(dict.fromkeys([*self.source_key(table), *own, *also]))
 
     def source_columns(self, group: Group) -> tuple[str, ...]:
         """The group's columns in the source."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,6 +13,7 @@ from mandate.postgres.connection import Row, Session
 from mandate.rekey import expressions, rewriting, spec_check, spec_parts
 from mandate.rekey.model import Change, Column, Graph, Group, NewColumn, NewTable, Table
 from mandate.rekey.spec import Key, Spec
+from mandate.rekey.spec import Table as TableSpec
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -50,13 +51,33 @@ def _discover(session: Session, spec: Spec) -> Graph:
     tables = {row["oid"]: _table(row) for row in session.rows((_SQL / "discover_tables.sql").read_bytes())}
     keys = [_foreign_key(row) for row in session.rows((_SQL / "discover_foreign_keys.sql").read_bytes())]
     changes = tuple(_change(session, tables, number, key) for number, key in enumerate(spec.key, start=1))
-    groups = _groups(spec, tables, keys, changes)
-    found = [_new_table(tables[oid], held) for oid, held in groups.items()]
+    groups: dict[int, tuple[Group, ...]] = {
+        _built(session, tables, each, number).oid: () for number, each in enumerate(spec.table)
+    }
+    groups |= _groups(spec, tables, keys, changes)
+    found = [_new_table(spec, tables[oid], held) for oid, held in groups.items()]
     ordered = _parents_first(found, keys)
     _refuse([table for table in ordered if not table.old.key])
     graph = Graph(spec, changes, ordered)
     spec_parts.require_tables(graph)
     return graph
+
+
+def _built(session: Session, tables: Mapping[int, Table], given: TableSpec, number: int) -> Table:
+    """The table of a [[table]]."""
+    where = f"table[{number}]"
+    _require_ordinary(session, given.name, where)
+    table = _named(tables, given.name, where)
+    _require_columns(table, given.primary_key, f"{where}.primary_key")
+    for place, column in enumerate(given.column):
+        at = f"{where}.column[{place}]"
+        if table.has(column.name):
+            raise UsageError(f"{at}: {table} has a column {column.name} already")
+        expressions.require_type(column.type, at)
+        for text in (column.expression, column.default):
+            if text is not None:
+                expressions.require_one(text, at)
+    return table
 
 
 def _refuse(keyless: Sequence[NewTable]) -> None:
@@ -272,8 +293,21 @@ def _child_names(spec: Spec, child: Table, change: Change, columns: tuple[str, .
     return new
 
 
-def _new_table(table: Table, groups: tuple[Group, ...]) -> NewTable:
-    return NewTable(table, groups, tuple(_columns(table, groups)))
+def _new_table(spec: Spec, table: Table, groups: tuple[Group, ...]) -> NewTable:
+    columns = tuple(_columns(table, groups))
+    given = spec.built(str(table))
+    if given is None:
+        return NewTable(table, groups, columns)
+    key = tuple(given.primary_key)
+    changing = {name for group in groups for name in (*group.old, *group.new)}
+    if key and (changing & {*key, *table.key}):
+        raise UsageError(f"table {table}: its primary key changes with a [[key]]: give no primary_key")
+    kept = (replace(each, not_null=True) if each.name in key else each for each in columns)
+    added = (
+        NewColumn(each.name, each.type, each.not_null, expression=each.expression, default=each.default)
+        for each in given.column
+    )
+    return NewTable(table, groups, (*kept, *added), primary_key=key)
 
 
 def _columns(table: Table, groups: Sequence[Group]) -> Iterator[NewColumn]:
@@ -327,10 +361,7 @@ def _parents_first(tables: Sequence[NewTable], keys: Sequence[ForeignKey]) -> tu
     for key in keys:
         if key.child in by_oid and key.parent in by_oid and key.child != key.parent:
             parents[key.child].add(key.parent)
-    return tuple(
-        NewTable(by_oid[oid].old, by_oid[oid].groups, by_oid[oid].columns, tuple(sorted(parents[oid])))
-        for oid in _ordered(parents)
-    )
+    return tuple(replace(by_oid[oid], parents=tuple(sorted(parents[oid]))) for oid in _ordered(parents))
 
 
 def _ordered(parents: Mapping[int, Set[int]]) -> list[int]:

@@ -554,6 +554,8 @@ class Engine:
         locking.give_up_soon(session)
         if graph is not None:
             capture.remove(session, graph, direction)
+            if not direction.forward:
+                leftovers.drop_until_final(session, self.spec)
         self._drop_schemas(session)
 
     def _drop_schemas(self, session: Session) -> None:

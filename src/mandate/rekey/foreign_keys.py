@@ -7,6 +7,7 @@ change would let the lag refuse a client's delete, so the lagging side has none 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ _WEIGHT = {"r": 0, "c": 1, "n": 1, "d": 1, "a": 2}
 
 def renewed(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
     """The foreign keys over the new columns; of those that became the same, one. Raises CannotRewrite."""
-    made = [rewritten(graph, key) for key in kept.foreign_keys]
+    made = [rewritten(graph, key) for key in carried(graph, kept)]
     distinct = [key for key in made if _same(key, made) is key]
     return [_as_wanted(graph, key) for key in distinct] + list(_added(graph, kept, distinct))
 
@@ -48,7 +49,7 @@ def is_wanted(key: ForeignKey, wanted: spec.ForeignKey) -> bool:
 
 def added(graph: Graph, kept: Catalogue) -> Iterator[ForeignKey]:
     """Those of the spec that the old tables do not have. Raises CannotRewrite."""
-    yield from _added(graph, kept, [rewritten(graph, key) for key in kept.foreign_keys])
+    yield from _added(graph, kept, [rewritten(graph, key) for key in carried(graph, kept)])
 
 
 def _added(graph: Graph, kept: Catalogue, there: Sequence[ForeignKey]) -> Iterator[ForeignKey]:
@@ -86,11 +87,39 @@ def _added(graph: Graph, kept: Catalogue, there: Sequence[ForeignKey]) -> Iterat
 
 def dropped(graph: Graph, kept: Catalogue) -> Iterator[str]:
     """The foreign keys that say what another one says already, in words. Raises CannotRewrite."""
-    made = [rewritten(graph, key) for key in kept.foreign_keys]
+    made = [rewritten(graph, key) for key in carried(graph, kept)]
     for key in made:
         other = _same(key, made)
         if other is not key:
             yield f"{key} would be the same as {other.name}: only that one is kept"
+    for key in kept.foreign_keys:
+        if _is_dropped(graph, key):
+            yield f"{key}: the spec drops it"
+
+
+def carried(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
+    """The old foreign keys that the spec does not drop."""
+    return [key for key in kept.foreign_keys if not _is_dropped(graph, key)]
+
+
+def _is_dropped(graph: Graph, key: ForeignKey) -> bool:
+    built = graph.spec.built(f"{key.child_schema}.{key.child_name}")
+    if built is None:
+        return False
+    columns, referred = ", ".join(key.columns), ", ".join(key.referred)
+    text = f"FOREIGN KEY ({columns}) REFERENCES {key.parent_schema}.{key.parent_name} ({referred})"
+    return any(re.search(pattern, text) for pattern in built.drop_foreign_key)
+
+
+def homeless(graph: Graph, kept: Catalogue) -> Iterator[str]:
+    """Foreign keys to a primary key that the spec makes another, in words."""
+    for key in carried(graph, kept):
+        parent = _table(graph, key.parent)
+        if parent is None or not parent.primary_key or set(parent.key) == set(parent.old.key):
+            continue
+        if set(key.referred) == set(parent.old.key):
+            new = ", ".join(parent.key)
+            yield f"{key} refers to the primary key of {parent}, which becomes ({new}): drop it first"
 
 
 def _same(key: ForeignKey, keys: Sequence[ForeignKey]) -> ForeignKey:

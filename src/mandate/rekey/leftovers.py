@@ -1,4 +1,4 @@
-"""The end of a change's schemas, and of nothing of anybody else's."""
+"""The end of a change's schemas and indexes, and of nothing of anybody else's."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def drop(session: Session, spec: Spec) -> None:
         )
     for name in schemas:
         session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+def drop_until_final(session: Session, spec: Spec) -> None:
+    """Drop the indexes that were there for the way back only."""
+    for index in spec.index:
+        if index.until_final:
+            there = sql.Identifier(index.table.split(".")[0], index.name)
+            session.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(there))

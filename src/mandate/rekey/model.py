@@ -88,7 +88,10 @@ class Group:
 
 @dataclass(frozen=True)
 class NewColumn:
-    """A column of a new table: copied from `source`, or the `place`-th new column of group `group`."""
+    """A column of a new table: copied from `source`, the `place`-th new column of group `group`, or added.
+
+    An added one is `expression` over the old row; a row that is born later has `default`.
+    """
 
     name: str
     type: str
@@ -96,21 +99,27 @@ class NewColumn:
     source: str | None = None
     group: int | None = None
     place: int = 0
+    expression: str | None = None
+    default: str | None = None
 
 
 @dataclass(frozen=True)
 class NewTable:
-    """An existing table, the groups that change in it, and the columns it will have, in order."""
+    """An existing table, the groups that change in it, and the columns it will have, in order.
+
+    `primary_key`: where the spec says it; else it is the old one over the new columns.
+    """
 
     old: Table
     groups: tuple[Group, ...]
     columns: tuple[NewColumn, ...]
     parents: tuple[int, ...] = ()
+    primary_key: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
         """The new primary key's columns."""
-        return self.renamed(self.old.key)
+        return self.primary_key or self.renamed(self.old.key)
 
     def renamed(self, names: Sequence[str]) -> tuple[str, ...]:
         """Old column names as new ones; a group's columns are replaced together, where its first stood."""

@@ -90,12 +90,21 @@ def sound(direction: Direction, table: NewTable) -> Composable | None:
 
 
 def _reasons(direction: Direction, table: NewTable) -> Iterator[tuple[str, Composable]]:
+    if direction.forward:
+        yield from _without_key(table)
     for number, group in enumerate(table.groups):
         yield from _unsound(direction, group, number)
         if direction.forward:
             if not group.owner:
                 yield from _without_value(group)
             yield from _overwritten(table, group, number)
+
+
+def _without_key(table: NewTable) -> Iterator[tuple[str, Composable]]:
+    """A column of the primary key that the spec gives, and that may be NULL now."""
+    for name in table.primary_key:
+        if not table.old.column(name).not_null:
+            yield f"{name} is NULL", sql.SQL("o.{} IS NULL").format(sql.Identifier(name))
 
 
 def _unsound(direction: Direction, group: Group, number: int) -> Iterator[tuple[str, Composable]]:

@@ -33,6 +33,7 @@ def problems(session: Session, graph: Graph) -> list[str]:
     found = [*graph.refused, *_catalogue_says(session, graph, kept)]
     for table in graph.tables:
         found += _columns(graph, kept, table)
+    found += foreign_keys.homeless(graph, kept)
     missing = _privileges(session, graph, kept)
     found += missing or _rehearse(session, graph, kept)
     return list(dict.fromkeys(found))
@@ -126,7 +127,7 @@ def _made(session: Session, graph: Graph, kept: Catalogue) -> Iterator[str]:
             yield task
         elif not task.name.startswith("statistics of "):
             yield from _try(session, task.name, _execute(task.statements))
-    for key in kept.foreign_keys:
+    for key in foreign_keys.carried(graph, kept):
         yield from _try(session, str(key), _foreign_key(graph, kept, key))
     yield from _try(session, "foreign keys of the spec", _wanted_foreign_keys(graph, kept))
 

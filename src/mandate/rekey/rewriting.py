@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -298,14 +298,26 @@ class IndexDefinition:
 
 
 def index(
-    table: NewTable | None, text: str, place: Place, what: str, tablespace: str | None = None
+    table: NewTable | None,
+    text: str,
+    place: Place,
+    what: str,
+    tablespace: str | None = None,
+    columns: Sequence[str] = (),
 ) -> IndexDefinition:
-    """An index of the old table (None: of a view) as one of the new one at `place`. Raises CannotRewrite."""
+    """An index of the old table (None: of a view) as one of the new one at `place`. Raises CannotRewrite.
+
+    `columns`: of the new one, instead of what the old columns become.
+    """
     tree = grammar.load().parse(text)
     statement = tree.stmts[0].stmt.index_stmt
     rewriter = _Rewriter(table, what)
     before = _text(statement)
-    places = rewriter.elements(statement.index_params)
+    if columns:
+        _set(statement.index_params, [_plain(statement.index_params[0], name) for name in columns])
+        places: dict[int, int] = {}
+    else:
+        places = rewriter.elements(statement.index_params)
     if _text(statement) == before:
         rewriter.elements(statement.index_including_params)
     else:
@@ -319,6 +331,15 @@ def index(
         statement.table_space = tablespace
     create = grammar.load().deparse(tree)
     return IndexDefinition(create, _signature(statement), changed, not statement.index_params, places)
+
+
+def _plain(node: Any, name: str) -> Any:
+    """An index column that is this column, with nothing said about it."""
+    made = type(node)()
+    made.index_elem.name = name
+    made.index_elem.ordering = node.index_elem.ordering
+    made.index_elem.nulls_ordering = node.index_elem.nulls_ordering
+    return made
 
 
 def _signature(statement: Any) -> bytes:

@@ -179,6 +179,9 @@ def _compression(column: NewColumn, attribute: Attribute | None) -> Composable:
 
 def _value(graph: Graph, kept: Catalogue, table: NewTable, column: NewColumn) -> Composable:
     """Default, generation or identity."""
+    if column.expression is not None:
+        given = column.default
+        return sql.SQL("") if given is None else sql.SQL(" DEFAULT {}").format(Verbatim(f"({given})"))
     attribute = kept.columns_of(table.old.oid).get(origin(table, column) or "")
     if attribute is not None and attribute.generated and column.source is not None:
         text = rewriting.expression(

@@ -213,21 +213,19 @@ class Index(_Part):
     """An index that the new table gets. `on`: what follows the table's name in CREATE INDEX.
 
     `instead_of`: regular expressions over pg_get_indexdef of old ones that serve no constraint.
+    `until_final`: it refuses what the old table does, so that the way back stays open; `finalize` drops it.
     """
 
     table: Qualified
     name: Name
     on: str
     unique: bool = False
+    until_final: bool = False
     instead_of: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _expressions(self) -> Index:
-        for text in self.instead_of:
-            try:
-                re.compile(text)
-            except re.error as error:
-                raise ValueError(f"instead_of: {text!r} is not a regular expression: {error}") from None
+        _require_regular(self.instead_of, "instead_of")
         return self
 
 
@@ -251,6 +249,49 @@ class ForeignKey(_Part):
         return self
 
 
+class AddedColumn(_Part):
+    """A column that the new table gets: for rows that are there `expression` over the old row.
+
+    A rollback does not bring it along. `default`: what a row that is born later gets, where nobody says.
+    """
+
+    name: Name
+    type: str
+    expression: str
+    default: str | None = None
+    not_null: bool = False
+
+
+class Table(_Part):
+    """A table that is built anew although no value of a key in it changes.
+
+    `primary_key`: columns that the table has. `drop_index`: regular expressions over pg_get_indexdef of
+    indexes that serve no constraint; `drop_foreign_key`: over `FOREIGN KEY (a, b) REFERENCES s.t (x, y)`.
+    """
+
+    name: Qualified
+    primary_key: list[Name] = Field(default_factory=list)
+    column: list[AddedColumn] = Field(default_factory=list)
+    drop_index: list[str] = Field(default_factory=list)
+    drop_foreign_key: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _expressions(self) -> Table:
+        _require_regular(self.drop_index, "drop_index")
+        _require_regular(self.drop_foreign_key, "drop_foreign_key")
+        if len(set(self.primary_key)) != len(self.primary_key):
+            raise ValueError("primary_key names a column twice")
+        return self
+
+
+def _require_regular(texts: list[str], where: str) -> None:
+    for text in texts:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"{where}: {text!r} is not a regular expression: {error}") from None
+
+
 class Header(_Part):
     """The name of the change."""
 
@@ -261,13 +302,27 @@ class Spec(_Part):
     """A whole file."""
 
     rekey: Header
-    key: list[Key] = Field(min_length=1)
+    key: list[Key] = Field(default_factory=list)
+    table: list[Table] = Field(default_factory=list)
     reference: list[Reference] = Field(default_factory=list)
     check: list[Check] = Field(default_factory=list)
     json_key: list[JsonKey] = Field(default_factory=list, alias="json")
     index: list[Index] = Field(default_factory=list)
     foreign_key: list[ForeignKey] = Field(default_factory=list)
     _source: str = PrivateAttr("spec")
+
+    @model_validator(mode="after")
+    def _something(self) -> Spec:
+        if not self.key and not self.table:
+            raise ValueError("key: at least one [[key]] or [[table]] is needed")
+        names = [table.name for table in self.table]
+        if len(set(names)) != len(names):
+            raise ValueError("table: each name once")
+        return self
+
+    def built(self, table: str) -> Table | None:
+        """The [[table]] of this name."""
+        return next((each for each in self.table if each.name == table), None)
 
     @property
     def source(self) -> str:

@@ -10,6 +10,7 @@ from mandate.postgres.connection import Session, sql
 from mandate.rekey import probing, spec_parts, transform
 from mandate.rekey.model import Change, Graph, Group, NewTable
 from mandate.rekey.spec import Reference
+from mandate.rekey.spec import Table as TableSpec
 
 Composable = sql.Composable
 
@@ -23,6 +24,8 @@ def require(session: Session, graph: Graph) -> None:
     for table in graph.tables:
         for group in table.groups:
             _require_free_names(table, group)
+    for number, given in enumerate(graph.spec.table):
+        _require_columns(session, graph, given, f"table[{number}]")
     for number, reference in enumerate(graph.spec.reference):
         _require_reference(session, graph, reference, f"reference[{number}]")
     for number, check in enumerate(graph.spec.check):
@@ -30,6 +33,20 @@ def require(session: Session, graph: Graph) -> None:
         text = transform.expression(check.expression)
         probing.value(session, probing.row(held, old=False), text, "boolean", f"check[{number}].expression")
     spec_parts.require(session, graph)
+
+
+def _require_columns(session: Session, graph: Graph, given: TableSpec, where: str) -> None:
+    table = next(each for each in graph.tables if str(each) == given.name)
+    for place, column in enumerate(given.column):
+        at = f"{where}.column[{place}]"
+        before = probing.row(table, old=True)
+        probing.value(session, before, sql.SQL("NULL"), column.type, f"{at}.type")
+        probing.value(
+            session, before, transform.expression(column.expression), column.type, f"{at}.expression"
+        )
+        if column.default is not None:
+            alone = probing.relation(table, ())
+            probing.value(session, alone, transform.expression(column.default), column.type, f"{at}.default")
 
 
 def _require_reference(session: Session, graph: Graph, reference: Reference, where: str) -> None:

@@ -35,6 +35,10 @@ def new_rows(graph: Graph, table: NewTable, source: Composable | None = None) ->
 
 def _new_value(graph: Graph, table: NewTable, position: int) -> Composable:
     column = table.columns[position]
+    if column.expression is not None:
+        return sql.SQL("{}::{} AS {}").format(
+            expression(column.expression), Verbatim(column.type), sql.Identifier(column.name)
+        )
     if column.group is None:
         assert column.source is not None
         value = sql.SQL("o.{}").format(sql.Identifier(column.source))

@@ -36,6 +36,8 @@ from mandate.settings import migrations_override
 
 OLDEST_SERVER = 140000
 GUARDED_FROM = 8
+# The newest version that the control plane answers on: what a fresh database gets.
+SERVED = 8
 EXAMPLES = frozenset({3, 4, 6})
 LOCK_WAIT_SECONDS = 120.0
 
@@ -115,7 +117,10 @@ def version_of_shape(columns: Mapping[tuple[str, str], str]) -> int | None:
     if has(("domains", "domain")) and has(("identity_map", "new_key")):
         natural = all(has((table, "domain")) and not has((table, "domain_id")) for table in _EVENT_TABLES)
         whole = natural and not has(("domains", "domain_id")) and columns[("scopes", "scope_id")] == "text"
-        return 8 if whole else None
+        if not whole:
+            return None
+        tenant = has(("spec_events", "spec_id")), has(("decision_events", "received_at"))
+        return 9 if all(tenant) else None if any(tenant) else 8
     if not all(has((table, "created_at")) for table in _EVENT_TABLES):
         return None
     if not has(("domains", "domain_id")):
@@ -226,15 +231,20 @@ def forget(session: Session, version: int) -> None:
         session.execute("DELETE FROM mandate_conductor.applied_migrations WHERE version >= %s", (version,))
 
 
-def parse_version(text: str) -> int:
-    """`7`, `007` or `newest` to a version. Raises UsageError."""
-    newest = files()[-1].version
+def newest() -> int:
+    """What a fresh database gets: the newest version that the control plane answers on."""
+    return min(SERVED, files()[-1].version)
+
+
+def parse_version(text: str) -> int | None:
+    """`7` or `007` to a version, `newest` to None. Raises UsageError."""
+    last = files()[-1].version
     if text == "newest":
-        return newest
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= newest:
+        return None
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= last:
         raise UsageError(
             f"--to {text[:20]!r} is not a version",
-            hint=f"give 001 to {newest:03}, or leave it out for {newest:03}",
+            hint=f"give 001 to {last:03}, or leave it out for {newest():03}",
         )
     return int(text)
 
@@ -242,19 +252,19 @@ def parse_version(text: str) -> int:
 def init(
     target: Target, *, to: int | None = None, examples: bool = True, reporter: Reporter | None = None
 ) -> InitResult:
-    """Create the database when it is missing and bring it to version `to` (the newest).
+    """Create the database when it is missing and bring it to version `to` (`newest()`, or where it is).
 
     Idempotent. Each file is one transaction together with its row in applied_migrations. Raises
     EditedMigration, NotMandate, UnsupportedServer, RunLocked, UsageError (asked to go down),
     NeedsPerson (guarded migration of a database that holds decisions), MigrationFailed.
     """
     have = files()
-    wanted = to or have[-1].version
     created = provision.create_if_missing(target)
     with lock.held(target, "mandate db init", wait_seconds=LOCK_WAIT_SECONDS) as session:
         require_supported(session)
         _verify(applied(session), have)
         before, adopted = _current(session)
+        wanted = to or max(newest(), before)
         _refuse_down(before, wanted)
         pending = [file for file in have if before < file.version <= wanted]
         chosen = [file for file in pending if examples or file.version not in EXAMPLES]

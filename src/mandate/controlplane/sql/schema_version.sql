@@ -1,5 +1,6 @@
 -- Which version of Mandate's schema this database has: 7, 8, or NULL when it is neither.
 SELECT CASE
+    WHEN bool_or(column_name = 'decision_events.received_at') THEN NULL
     WHEN NOT bool_or(column_name = 'decision_events.domain_id') AND bool_or(column_name = 'decision_events.domain')
         AND NOT bool_or(column_name = 'domains.domain_id') AND bool_or(column_name = 'domains.domain') THEN 8
     WHEN bool_or(column_name = 'decision_events.domain_id') AND bool_or(column_name = 'domains.domain_id')
