@@ -15,6 +15,9 @@ from mandate.rekey.spec import JsonKey
 
 Composable = sql.Composable
 
+# Types whose text no setting changes, so that an index may have it.
+_STABLE_TEXT = ("uuid", "smallint", "integer", "bigint", "numeric", "text", "character")
+
 
 def columns(graph: Graph, table: NewTable) -> frozenset[str]:
     """The columns of a table in which keys stand."""
@@ -65,6 +68,19 @@ def unknown(graph: Graph, table: NewTable, rule: JsonKey) -> sql.Composed:
     )
 
 
+def indexes(graph: Graph, change: Change) -> list[sql.Composed]:
+    """What the map of a change is searched by, there and back: one index for each."""
+    found = {}
+    for rule in graph.spec.json_key:
+        if rule.key == change.key.table:
+            lookup = _Lookup(graph, rule, sql.Identifier("o"), forward=True)
+            for column in lookup.columns:
+                if lookup.type_of(column).startswith(_STABLE_TEXT):
+                    text = lookup.canonical(column, lookup.text_of(column))
+                    found[text.as_string()] = sql.SQL("(({}))").format(text)
+    return list(found.values())
+
+
 def _rules(graph: Graph, table: NewTable, column: str) -> list[JsonKey]:
     return [rule for rule in graph.spec.json_key if rule.table == str(table) and rule.column == column]
 
@@ -96,27 +112,42 @@ class _Lookup:
         named = self.rule.new or key.made[0].name
         return f"n{[column.name for column in key.new].index(named) + 1}"
 
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Columns of the map: what is looked for, and what takes its place."""
+        return (self._old, self._new) if self.forward else (self._new, self._old)
+
+    def type_of(self, column: str) -> str:
+        """The type of a column of the map."""
+        change, place = self.change, int(column[1:]) - 1
+        if column.startswith("d"):
+            return self.graph.owner(change).old.column(list(change.key.drop)[place]).type
+        return (change.old_types if column.startswith("o") else change.new_types)[place]
+
+    @staticmethod
+    def text_of(column: str, alias: str = "") -> sql.Composed:
+        """A column of the map as text."""
+        names = (alias, column) if alias else (column,)
+        return sql.SQL("{}::pg_catalog.text").format(sql.Identifier(*names))
+
     def found(self, text: Composable) -> sql.Composed:
         """SELECT of the string that takes the place of `text`, if there is one."""
-        source, other = (self._old, self._new) if self.forward else (self._new, self._old)
+        source, other = self.columns
         return sql.SQL(
-            "SELECT m.{other}::pg_catalog.text FROM {map} AS m WHERE {canonical} = {text}{same}"
-            " ORDER BY m.{source} <> m.{other}::pg_catalog.text, m.o1 LIMIT 1"
+            "SELECT {other} FROM {map} AS m WHERE {canonical} = {text}{same}"
+            " ORDER BY {source} <> {other}, m.o1 LIMIT 1"
         ).format(
-            other=sql.Identifier(other),
-            source=sql.SQL("{}::pg_catalog.text").format(sql.Identifier(source)),
+            other=self.text_of(other, "m"),
+            source=self.text_of(source, "m"),
             map=sql.Identifier(self.graph.spec.work_schema, self.change.map_name),
-            canonical=self._canonical(
-                source, sql.SQL("m.{}::pg_catalog.text").format(sql.Identifier(source))
-            ),
-            text=self._canonical(source, text),
+            canonical=self.canonical(source, self.text_of(source, "m")),
+            text=self.canonical(source, text),
             same=sql.Composed(list(self._same())),
         )
 
-    def _canonical(self, column: str, text: Composable) -> Composable:
+    def canonical(self, column: str, text: Composable) -> Composable:
         """One text for every way in which a UUID may be written."""
-        key = self.change
-        if column.startswith("o") and key.old_types[int(column[1:]) - 1] == "uuid":
+        if column.startswith("o") and self.type_of(column) == "uuid":
             return sql.SQL("pg_catalog.lower(pg_catalog.translate({}, '{{}}-', ''))").format(text)
         return text
 

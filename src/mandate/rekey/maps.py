@@ -273,6 +273,8 @@ def _add_keys(session: Session, graph: Graph, change: Change) -> None:
             not_null,
         )
     )
+    for columns in json_keys.indexes(graph, change):
+        session.execute(sql.SQL("CREATE INDEX ON {} {}").format(map_table(graph, change), columns))
 
 
 @contextmanager
