@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import json_keys, maps, references
+from mandate.rekey import json_keys, maps, references, yielding
 from mandate.rekey.direction import (
     FORWARD,
     Direction,
@@ -116,9 +116,19 @@ def batch(session: Session, graph: Graph, direction: Direction, limit: int | Non
         raise _refused(error) from error
 
 
-def patient_batch(session: Session, graph: Graph, direction: Direction, limit: int | None) -> int:
+def patient_batch(
+    session: Session,
+    graph: Graph,
+    direction: Direction,
+    limit: int | None,
+    watch: yielding.Watch | None = None,
+) -> int:
     """`batch`, given time for rows that contradict each other only until their client's next transaction."""
-    return patiently(lambda: batch(session, graph, direction, limit), CATCH_UP_SECONDS)
+
+    def once() -> int:
+        return yielding.retried(watch, [session], lambda: batch(session, graph, direction, limit))
+
+    return patiently(once, CATCH_UP_SECONDS)
 
 
 def _refused(error: DatabaseError) -> Exception:
@@ -160,6 +170,7 @@ def until_small(
     small: int = 250,
     limit: int = 10_000,
     throttle: Callable[[], None] | None = None,
+    watch: yielding.Watch | None = None,
 ) -> int:
     """Batch after batch until at most `small` rows are left; how many log rows it took.
 
@@ -172,7 +183,7 @@ def until_small(
         if throttle is not None:
             throttle()
         before = left
-        count += patient_batch(session, graph, direction, limit)
+        count += patient_batch(session, graph, direction, limit, watch)
         left = backlog(session, graph, direction)
         in_vain = in_vain + 1 if left >= before else 0
     return count

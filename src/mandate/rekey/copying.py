@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter, Task
-from mandate.rekey import maps, references
+from mandate.rekey import maps, references, yielding
 from mandate.rekey.direction import FORWARD, settle, text_array
 from mandate.rekey.model import Graph, NewTable
 from mandate.rekey.patience import FILL_SECONDS, patiently
@@ -33,6 +34,7 @@ def run(
     throttle: Throttle | None = None,
     *,
     target_seconds: float | None = None,
+    watch: yielding.Watch | None = None,
 ) -> int:
     """Copy what is not yet copied, with `jobs` sessions; the rows in all shadows.
 
@@ -42,11 +44,12 @@ def run(
     with connect() as session:
         if not session.value(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(_chunks(graph))):
             # Parents that were born after the maps were filled and before capture began are in no log.
-            patiently(lambda: maps.fill(session, graph, again=True), FILL_SECONDS)
+            fill = partial(yielding.retried, watch, [session], lambda: maps.fill(session, graph, again=True))
+            patiently(fill, FILL_SECONDS)
         seconds = target_seconds or (ONLINE_SECONDS if throttle else OFFLINE_SECONDS)
         size = max(1, round(seconds * _BLOCKS_PER_SECOND))
         todo = [_todo(session, graph, table, size) for table in graph.tables]
-        queue = _Queue(todo, seconds, throttle)
+        queue = _Queue(todo, seconds, throttle, watch)
     with reporter.task("copy", total=queue.total, unit="blocks") as task, ThreadPoolExecutor(jobs) as pool:
         task.update(queue.done)
         try:
@@ -123,6 +126,7 @@ class _Queue:
     todo: list[_Todo]
     target_seconds: float
     throttle: Throttle | None
+    watch: yielding.Watch | None = None
     error: BaseException | None = None
     lock: Lock = field(default_factory=Lock)
     gate: Lock = field(default_factory=Lock)
@@ -168,7 +172,7 @@ def _work(connect: Connect, graph: Graph, queue: _Queue, task: Task) -> None:
         with connect() as session:
             while (chunk := queue.take()) is not None:
                 started = time.monotonic()
-                _copy(session, graph, chunk)
+                yielding.retried(queue.watch, [session], partial(_copy, session, graph, chunk))
                 queue.learn(chunk, time.monotonic() - started)
                 with queue.lock:
                     task.update(queue.done, note=chunk.todo.table.old.name)

@@ -23,7 +23,7 @@ from mandate.errors import (
 )
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter
-from mandate.rekey import capture, catch_up, locking, objects
+from mandate.rekey import capture, catch_up, locking, objects, yielding
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph
 
@@ -70,6 +70,7 @@ class Swap:
     options: Options
     also: Sequence[Work] = ()
     before: Sequence[Work] = ()
+    watch: yielding.Watch | None = None
 
 
 def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _try(swap: Swap) -> float:
             raise _NotNow(str(error)) from error
         except _Contradiction as error:
             # Outside the locks there is time to see whether the rows stay as they are.
-            catch_up.patient_batch(session, swap.graph, swap.direction, None)
+            catch_up.patient_batch(session, swap.graph, swap.direction, None, swap.watch)
             raise _NotNow(str(error)) from error
 
 
@@ -176,7 +177,9 @@ class _ConnectionLost(Exception):
 def _reduce_backlog(swap: Swap, session: Session) -> int:
     """Catch up outside the locks, so that little is left to do inside them; how many rows are."""
     largest = swap.options.largest_backlog
-    catch_up.until_small(session, swap.graph, swap.direction, small=largest // 4, limit=largest)
+    catch_up.until_small(
+        session, swap.graph, swap.direction, small=largest // 4, limit=largest, watch=swap.watch
+    )
     return catch_up.backlog(session, swap.graph, swap.direction)
 
 

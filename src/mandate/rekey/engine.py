@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mandate.errors import (
@@ -38,6 +39,7 @@ from mandate.rekey import (
     throttle,
     verify,
     work,
+    yielding,
 )
 from mandate.rekey.direction import BACK, FORWARD, Direction
 from mandate.rekey.discover import discover
@@ -102,6 +104,7 @@ class Engine:
     options: Options
     reporter: Reporter
     governor: Governor | None = None
+    watch: yielding.Watch | None = None
 
     @property
     def name(self) -> str:
@@ -140,9 +143,21 @@ class Engine:
             for hook in self.options.hooks.begin:
                 hook(session)
             graph = self._begin(session)
-            with self._governor(session, graph) as watching:
-                replace(self, governor=watching, reporter=watching.reporter)._go_through(session, graph)
+            with self._governor(session, graph) as governor, self._watched(session) as watched:
+                replace(watched, governor=governor, reporter=governor.reporter)._go_through(session, graph)
             return {phase.phase: dict(phase.evidence) for phase in journal.phases(session, self.name)}
+
+    @contextmanager
+    def _watched(self, session: Session) -> Iterator[Engine]:
+        """The same, giving way to clients that wait for a lock because of it."""
+
+        def say(why: str | None) -> None:
+            journal.waits(session, self.name, why)
+            if why is not None:
+                self.reporter.line(why)
+
+        with yielding.watching(self.session, say) as watch:
+            yield replace(self, watch=watch)
 
     def _governor(self, session: Session, graph: Graph) -> Governor:
         """It measures the server before anything is done; not for long when there is little to do."""
@@ -251,7 +266,11 @@ class Engine:
     def _map(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         figures = self._guard(graph).figures(session)
         maps.create(session, graph)
-        return {"keys": patiently(lambda: maps.fill(session, graph), FILL_SECONDS), "space": figures}
+
+        def fill() -> int:
+            return yielding.retried(self.watch, [session], lambda: maps.fill(session, graph))
+
+        return {"keys": patiently(fill, FILL_SECONDS), "space": figures}
 
     def _shadow(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         shadow.create(session, graph)
@@ -274,7 +293,8 @@ class Engine:
             watch.require()
             self._pace(session, pace)
 
-        rows = copying.run(self.session, graph, self.options.jobs, self.reporter, between_chunks)
+        jobs = self.options.jobs
+        rows = copying.run(self.session, graph, jobs, self.reporter, between_chunks, watch=self.watch)
         catch_up.forget_logged(session, graph)
         return {"rows": rows, "space": figures}
 
@@ -291,15 +311,18 @@ class Engine:
 
     def _foreign_keys(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         # Only a batch of everything leaves the shadows consistent among themselves.
-        applied = catch_up.patient_batch(session, graph, FORWARD, None)
+        applied = catch_up.patient_batch(session, graph, FORWARD, None, self.watch)
         with self._sessions() as sessions:
             build.foreign_keys(sessions, graph, self.reporter, self._gate(session))
         return {"rows": applied}
 
     def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:
-        self._until_small(session, graph, FORWARD)
-        proofs = verify.run(self.session, graph, FORWARD, self.options.jobs, self.reporter)
+        proofs = self._proofs(session, graph, FORWARD)
         return {"tables": [vars(proof) for proof in proofs], "equal_rows": sum(p.rows for p in proofs)}
+
+    def _proofs(self, session: Session, graph: Graph, direction: Direction) -> list[verify.Proof]:
+        self._until_small(session, graph, direction)
+        return verify.run(self.session, graph, direction, self.options.jobs, self.reporter, self.watch)
 
     def _cutover(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         self._hold(session, graph)
@@ -317,7 +340,7 @@ class Engine:
     def _after(self, session: Session, graph: Graph, direction: Direction) -> None:
         """What follows a swap outside its transaction: proofs of foreign keys, refreshed views."""
         for statement in objects.after_cutover(session, graph, direction):
-            session.execute(statement)
+            yielding.retried(self.watch, [session], partial(session.execute, statement))
 
     def _finish_swap(self, session: Session, change: journal.Change) -> None:
         """A run that was killed right after its swap left something to do."""
@@ -342,7 +365,7 @@ class Engine:
         also = [record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
         if direction.forward:
             also.append(lambda inside: capture.install_now(inside, graph, BACK))
-        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before)
+        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before, self.watch)
 
         def between(why: str | None) -> None:
             journal.waits(session, self.name, why)
@@ -362,7 +385,13 @@ class Engine:
             journal.waits(session, self.name, "catching up with rows that clients changed")
 
         applied = catch_up.until_small(
-            session, graph, direction, small=limit // 4, limit=limit * 10, throttle=between_batches
+            session,
+            graph,
+            direction,
+            small=limit // 4,
+            limit=limit * 10,
+            throttle=between_batches,
+            watch=self.watch,
         )
         journal.waits(session, self.name, None)
         return applied
@@ -454,10 +483,10 @@ class Engine:
         """Swap back, with everything that was written since. Raises NeedsPerson when it is not swapped."""
         with self.session() as session:
             graph = self._require_swapped(session)
-            self._until_small(session, graph, BACK)
-            proofs = verify.run(self.session, graph, BACK, self.options.jobs, self.reporter)
-            evidence = self._swap(session, graph, BACK, "rolled back")
-            self._after(session, graph, BACK)
+            with self._watched(session) as watched:
+                proofs = watched._proofs(session, graph, BACK)
+                evidence = watched._swap(session, graph, BACK, "rolled back")
+                watched._after(session, graph, BACK)
             self._drop_schemas(session)
             return {**evidence, "tables": [vars(proof) for proof in proofs]}
 
@@ -465,8 +494,8 @@ class Engine:
         """Verify once more, then drop the retained tables and everything of the change but its record."""
         with self.session() as session:
             graph = self._require_swapped(session)
-            self._until_small(session, graph, BACK)
-            proofs = verify.run(self.session, graph, BACK, self.options.jobs, self.reporter)
+            with self._watched(session) as watched:
+                proofs = watched._proofs(session, graph, BACK)
             self._end(session, graph, BACK, "finalized")
             return {"tables": [vars(proof) for proof in proofs]}
 

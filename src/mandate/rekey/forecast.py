@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mandate.postgres import disk
-from mandate.postgres.connection import Session, Target
-from mandate.rekey import catalogue, cutover, estimate, locks, measuring, sampling
+from mandate.postgres.connection import Session, Target, connect
+from mandate.rekey import catalogue, cutover, estimate, locks, measuring, sampling, yielding
 from mandate.rekey.estimate import Eta, NewTableSize, Part, Server, TableSample, TableSize
 from mandate.rekey.locks import Lock
 from mandate.rekey.model import Graph
@@ -103,7 +103,8 @@ def make(
     if sample:
         written, started = measuring.writes(session, graph), time.monotonic()
         try:
-            samples = sampling.take(session, graph, kept)
+            with yielding.watching(lambda: connect(target)) as watch:
+                samples = sampling.take(session, graph, kept, watch=watch)
         except sampling.CannotSample as error:
             not_sampled = str(error)
         took = time.monotonic() - started

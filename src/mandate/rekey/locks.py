@@ -36,7 +36,7 @@ def _locks(graph: Graph, kept: Catalogue, options: cutover.Options) -> Iterator[
     moment = locking.MOMENT_MILLISECONDS / 1000
     parents = _names([graph.owner(change).old.identifier for change in graph.changes])
     schema = "DDL and VACUUM FULL only"
-    yield Lock("map", "ACCESS SHARE", parents, schema, "the whole phase")
+    yield Lock("map", "ACCESS SHARE", parents, schema, "a moment: it gives way to who waits")
     yield Lock(
         "capture",
         "SHARE ROW EXCLUSIVE",
@@ -45,7 +45,7 @@ def _locks(graph: Graph, kept: Catalogue, options: cutover.Options) -> Iterator[
         f"a moment, {moment:g} s at most for each attempt",
         moment,
     )
-    yield Lock("copy, catch up, verify", "ACCESS SHARE", inside, schema, "a chunk of rows at a time")
+    yield Lock("copy, catch up, verify", "ACCESS SHARE", inside, schema, "a moment: it gives way to who waits")
     yield from _cutover(graph, kept, options, inside)
     yield from _after(graph, kept)
     yield Lock(
@@ -91,7 +91,7 @@ def _after(graph: Graph, kept: Catalogue) -> Iterator[Lock]:
             "SHARE UPDATE EXCLUSIVE",
             tuple(sorted(children)),
             "DDL and VACUUM only",
-            "while foreign keys are proven: one scan for each",
+            "a moment: the proofs of foreign keys give way to who waits",
         )
     views = tuple(
         str(f"{view.schema}.{view.name}") for view in kept.views if view.materialized and view.populated

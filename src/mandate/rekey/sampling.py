@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import cycle
 
-from mandate.errors import CheckFailed, DatabaseError
+from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import build, maps, shadow
+from mandate.rekey import build, maps, shadow, yielding
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.direction import FORWARD, mapped, settle
 from mandate.rekey.estimate import IndexSample, TableSample
@@ -36,24 +38,33 @@ class _TakeBack(Exception):
 
 
 def take(
-    session: Session, graph: Graph, kept: Catalogue, *, copy_seconds: float = COPY_SECONDS
+    session: Session,
+    graph: Graph,
+    kept: Catalogue,
+    *,
+    copy_seconds: float = COPY_SECONDS,
+    watch: yielding.Watch | None = None,
 ) -> dict[str, TableSample]:
     """Copy for about `copy_seconds`, build over that, and take it back; by table. Raises CannotSample."""
-    found: dict[str, TableSample] = {}
     if session.value("SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL", (graph.spec.shadow_schema,)):
         raise CannotSample("a change of this name is under way")
+    once = partial(_take, session, graph, kept, copy_seconds)
     try:
-        with session.transaction():
-            _prepare(session, graph, kept)
-            total = sum(max(1, table.old.blocks) for table in graph.tables)
-            for table in graph.tables:
-                share = max(1, table.old.blocks) / total
-                found[str(table)] = _sample(session, graph, kept, table, copy_seconds * share)
-            raise _TakeBack
-    except _TakeBack:
-        return found
-    except (DatabaseError, CheckFailed) as error:
+        return yielding.retried(watch, [session], once)
+    except (DatabaseError, CheckFailed, MigrationFailed) as error:
         raise CannotSample(error.message) from error
+
+
+def _take(session: Session, graph: Graph, kept: Catalogue, seconds: float) -> dict[str, TableSample]:
+    found: dict[str, TableSample] = {}
+    total = sum(max(1, table.old.blocks) for table in graph.tables)
+    with suppress(_TakeBack), session.transaction():
+        _prepare(session, graph, kept)
+        for table in graph.tables:
+            share = max(1, table.old.blocks) / total
+            found[str(table)] = _sample(session, graph, kept, table, seconds * share)
+        raise _TakeBack
+    return found
 
 
 def _prepare(session: Session, graph: Graph, kept: Catalogue) -> None:

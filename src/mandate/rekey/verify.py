@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 from mandate.errors import MigrationFailed, VerificationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter
-from mandate.rekey import catch_up, json_keys, references
+from mandate.rekey import catch_up, json_keys, references, yielding
 from mandate.rekey.direction import Direction, equal, qualified, settle
 from mandate.rekey.fingerprint import (
     CHUNK_BLOCKS,
@@ -46,7 +47,14 @@ class Proof:
     pending: int = 0
 
 
-def run(connect: Connect, graph: Graph, direction: Direction, jobs: int, reporter: Reporter) -> list[Proof]:
+def run(
+    connect: Connect,
+    graph: Graph,
+    direction: Direction,
+    jobs: int,
+    reporter: Reporter,
+    watch: yielding.Watch | None = None,
+) -> list[Proof]:
     """Compare every table, each in one snapshot, with `jobs` sessions; rows whose key is logged wait.
 
     Generated columns are left out: they follow from the others. Raises VerificationFailed naming tables and
@@ -61,7 +69,8 @@ def run(connect: Connect, graph: Graph, direction: Direction, jobs: int, reporte
         done = 0.0
         for table in graph.tables:
             task.update(done, note=table.old.name)
-            proof, rows = _compare(sessions, graph, direction, table)
+            once = partial(_compare, sessions, graph, direction, table)
+            proof, rows = yielding.retried(watch, sessions, once)
             proofs.append(proof)
             wrong += rows
             done += 2 * max(1, table.old.blocks)
