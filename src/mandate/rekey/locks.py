@@ -36,7 +36,7 @@ def _locks(graph: Graph, kept: Catalogue, options: cutover.Options) -> Iterator[
     moment = locking.MOMENT_MILLISECONDS / 1000
     parents = _names([graph.owner(change).old.identifier for change in graph.changes])
     schema = "DDL and VACUUM FULL only"
-    yield Lock("map", "ACCESS SHARE", parents, schema, "a moment: it gives way to who waits")
+    yield Lock("map", "ACCESS SHARE", parents, schema, "a moment: it gives way")
     yield Lock(
         "capture",
         "SHARE ROW EXCLUSIVE",
@@ -45,7 +45,7 @@ def _locks(graph: Graph, kept: Catalogue, options: cutover.Options) -> Iterator[
         f"a moment, {moment:g} s at most for each attempt",
         moment,
     )
-    yield Lock("copy, catch up, verify", "ACCESS SHARE", inside, schema, "a moment: it gives way to who waits")
+    yield Lock("copy, catch up, verify", "ACCESS SHARE", inside, schema, "a moment: it gives way")
     yield from _cutover(graph, kept, options, inside)
     yield from _after(graph, kept)
     yield Lock(
