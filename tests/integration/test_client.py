@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, assert_type
 from uuid import uuid4
 
 import pytest
-from tests.posting import ORGANIZATION, Point, decision_point
+from tests.posting import ORGANIZATION, Point, counted, decision_point
 
 from mandate.client import (
     AsyncClient,
@@ -134,6 +135,16 @@ def test_what_is_refused_says_why(client: Client) -> None:
     with pytest.raises(Invalid) as caught:
         client.decide(**refund_of(1, unstructured_context="x" * 300_000))
     assert caught.value.status == 413
+
+
+def test_all_who_ask_at_once_get_the_one_verdict(client: Client, point: Point) -> None:
+    given = refund_of(740, decision_id=uuid4())
+    before = counted(point.target)
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(client.decide, **given) for _ in range(24)]
+        verdicts = [one.result(60) for one in asked]
+    assert all(verdict == verdicts[0] for verdict in verdicts)
+    assert counted(point.target)[:2] == (before[0] + 1, before[1] + 1)
 
 
 def test_asyncio_does_all_of_it(point: Point) -> None:

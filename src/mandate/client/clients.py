@@ -23,8 +23,9 @@ from mandate.client.transport import Awaiting, Blocking
 
 T = TypeVar("T")
 
-TIMEOUT_SECONDS = 5.0
-DEADLINE_SECONDS = 20.0
+# Longer than the service takes to say that it has no database.
+TIMEOUT_SECONDS = 10.0
+DEADLINE_SECONDS = 30.0
 
 
 class Client:

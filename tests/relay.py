@@ -1,0 +1,140 @@
+"""What stands between a client and a service: a relay that loses an answer, sockets that say too little."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+
+class Relay:
+    """Carries bytes to whatever listens on `port`, which may change; nobody there ends a connection.
+
+    `on_answer`, once set, is called when an answer to a decision has come: that is kept as `lost`, and the
+    connection ends without it.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.on_answer: Callable[[], None] | None = None
+        self.lost = b""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def run(self) -> None:
+        """Until closed."""
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _carry(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self.port))
+        except OSError:
+            client.close()
+            return
+        threading.Thread(target=_pour, args=(client, server), daemon=True).start()
+        with suppress(OSError):
+            while part := server.recv(65536):
+                if self.on_answer is None:
+                    client.sendall(part)
+                    continue
+                self.lost += part
+                if self.lost.endswith(b"}}"):
+                    happened, self.on_answer = self.on_answer, None
+                    happened()
+                    break
+        _end(client, server)
+
+
+def _pour(source: socket.socket, drain: socket.socket) -> None:
+    with suppress(OSError):
+        while part := source.recv(65536):
+            drain.sendall(part)
+    _end(source, drain)
+
+
+def _end(*ends: socket.socket) -> None:
+    for end in ends:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
+
+
+@contextmanager
+def relay(port: int) -> Iterator[Relay]:
+    """A relay to a port of this machine."""
+    made = Relay(port)
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.close()
+        thread.join()
+
+
+class Listener:
+    """Takes JSON that is posted and answers with `parts`, with a pause after each, or never.
+
+    `asked` is set when the first request has arrived, `ended` when its connection has ended.
+    """
+
+    def __init__(self, parts: tuple[bytes, ...], pause: float) -> None:
+        self.parts = parts
+        self.pause = pause
+        self.asked, self.ended, self.over = threading.Event(), threading.Event(), threading.Event()
+        self.requests: list[bytearray] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def run(self) -> None:
+        """Until closed."""
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def close(self) -> None:
+        """End it."""
+        self.over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        request = bytearray()
+        self.requests.append(request)
+        with client, suppress(OSError):
+            while part := client.recv(65536):
+                request += part
+                if request.endswith(b"}"):
+                    self.asked.set()
+                    threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+        self.ended.set()
+
+    def _answer(self, client: socket.socket) -> None:
+        with suppress(OSError):
+            for part in self.parts:
+                client.sendall(part)
+                if self.over.wait(self.pause):
+                    return
+
+
+@contextmanager
+def listener(*parts: bytes, pause: float = 0.0) -> Iterator[Listener]:
+    """A socket that takes requests; without `parts` it never answers."""
+    made = Listener(parts, pause)
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.close()
+        thread.join()
