@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mandate.cli import db_seed, options, output
+from mandate.cli import db_grant, db_seed, options, output
 from mandate.cli.options import Config, DataDir, Dsn, FormatOption
 from mandate.cli.output import ConsoleReporter, Format
 from mandate.errors import DatabaseError, EmbeddedServerError
@@ -286,4 +286,5 @@ def _init_text(result: migrations.InitResult, goal: Target) -> str:
 def register(parent: typer.Typer) -> None:
     """Add the group of commands of this module."""
     app.command("seed")(db_seed.command)
+    app.command("grant")(db_grant.command)
     parent.add_typer(app, name="db")

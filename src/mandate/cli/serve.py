@@ -83,7 +83,16 @@ def _text(listening: Listening, database: Target | None) -> str:
         f"Listening on {listening.url}   pid {listening.pid}\n"
         f"  database  {where}\n"
         f"  log       {listening.log_file}\n"
-        "  stop      Ctrl-C or SIGTERM"
+        "  stop      Ctrl-C or SIGTERM" + _warning(listening)
+    )
+
+
+def _warning(listening: Listening) -> str:
+    if listening.excess is None:
+        return ""
+    return (
+        f"\n  warning   it is connected as {listening.excess}: a member of mandate_runtime would do"
+        "\n            (`mandate db grant` makes the role)"
     )
 
 

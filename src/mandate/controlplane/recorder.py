@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from mandate.controlplane.access import about
 from mandate.controlplane.access.principal import current
 from mandate.controlplane.catalogue import Catalogue, Entry, Judge, Key
 from mandate.controlplane.dialect import DIALECTS, may_be_outdated
@@ -199,7 +200,9 @@ class Recorder:
             return []
         params = parameters([found for _, found in ordered])
         try:
-            rows = await self._pool.rows(DIALECTS[versions.pop()].own["record"], params)
+            rows = await self._pool.rows(
+                DIALECTS[versions.pop()].own["record"], params, _about(found for _, found in ordered)
+            )
         except DatabaseError as error:
             if _is_hopeless(error):
                 raise
@@ -258,7 +261,8 @@ class Recorder:
             }
             version = await self._store.schema_version()
             if version is not None:
-                await self._pool.rows(DIALECTS[version].own["reserve"], params)
+                whose = about.organizations([key.organization_id, NOBODY])
+                await self._pool.rows(DIALECTS[version].own["reserve"], params, whose)
                 entry = await self._catalogue.load(key)
                 if entry is not None:
                     return entry
@@ -317,7 +321,8 @@ class Recorder:
         version = group[0].recording.entry.version
         try:
             params = parameters([waiting.recording for waiting in group])
-            rows = await self._pool.rows(DIALECTS[version].own["record"], params)
+            whose = _about(waiting.recording for waiting in group)
+            rows = await self._pool.rows(DIALECTS[version].own["record"], params, whose)
         except DatabaseError as error:
             await self._refused(group, version, error)
         except Exception as error:  # noqa: BLE001 - every caller must hear of it
@@ -386,6 +391,10 @@ def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
     for name in recordings[0].columns:
         columns[name] = [each.columns[name] for each in recordings]
     return {name: arrays.literal(values) for name, values in columns.items()}
+
+
+def _about(recordings: Iterable[Recording]) -> dict[str, str]:
+    return about.organizations(each.entry.organization_id for each in recordings)
 
 
 def _outside() -> OutsideToken:

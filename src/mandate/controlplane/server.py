@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mandate.controlplane import logs
-from mandate.controlplane.access import ledger
+from mandate.controlplane.access import grants, ledger
 from mandate.controlplane.api.app import application
 from mandate.controlplane.governance.startup import name_mistakes
 from mandate.controlplane.recorder import LANES
@@ -34,17 +34,20 @@ from mandate.settings import ServeSettings
 
 APPLICATION_NAME = "mandate-serve"
 GRACE_SECONDS = 15
+log = structlog.get_logger("mandate.serve")
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
 class Listening:
-    """A server that answers."""
+    """A server that answers. `excess`: which rights in the database it has and should not have."""
 
     url: str
     port: int
     pid: int
     log_file: Path
+    excess: str | None = None
 
 
 def run(
@@ -60,20 +63,23 @@ def run(
     ServiceFailed when the port is taken, SettingsError when no log can be written.
     """
     exposed = not loopback_only(settings.host)
-    closed = _has_tokens(target, exposed=exposed) or exposed
+    found = _look(target)
+    _refuse_open(found, exposed=exposed)
     sockets = listen(settings.host, settings.port)
     try:
         log_file = logs.open_log(settings.log_dir)
         port = sockets[0].getsockname()[1]
-        listening = Listening(_url(sockets[0]), port, os.getpid(), log_file)
+        listening = Listening(_url(sockets[0]), port, os.getpid(), log_file, found.excess if found else None)
         reading = Pool(target, application_name=APPLICATION_NAME, size=settings.pool_size)
         writing = Pool(target, application_name=APPLICATION_NAME, size=LANES + 1, writing=True)
+        if listening.excess:
+            log.warning("more rights than needed", connected_as=listening.excess, see="mandate db grant")
         with _pid_file(pid_file):
             app = application(
                 reading,
                 writing,
                 lambda catalogue: watch(target, catalogue, APPLICATION_NAME),
-                closed=closed,
+                closed=exposed or bool(found and found.tokens),
             )
             _serve(
                 app,
@@ -124,7 +130,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            structlog.get_logger("mandate.serve").info("listening", pid=os.getpid())
+            log.info("listening", pid=os.getpid())
             self._announce()
             self._task = asyncio.create_task(self._beside())
 
@@ -176,22 +182,33 @@ def loopback_only(host: str) -> bool:
     return all(ipaddress.ip_address(address).is_loopback for _, address in addresses(host))
 
 
-def _has_tokens(target: Callable[[], Target], *, exposed: bool) -> bool:
-    """Whether tokens were ever made. A server that others can reach does not start without: UsageError.
+@dataclass(frozen=True)
+class _Found:
+    """What the database says when the server starts."""
 
-    When the database cannot be asked, it starts all the same, and every request needs a token.
-    """
+    tokens: bool
+    excess: str | None
+
+
+def _look(target: Callable[[], Target]) -> _Found | None:
+    """None when the database cannot be asked: it may come later."""
     try:
         with connect(target(), application_name=APPLICATION_NAME, connect_timeout_seconds=3) as session:
-            found = ledger.exist(session)
+            return _Found(ledger.exist(session), grants.excess(session))
     except (DatabaseError, NoDatabase):
-        return exposed
-    if exposed and not found:
+        return None
+
+
+def _refuse_open(found: _Found | None, *, exposed: bool) -> None:
+    """Raise UsageError for a server that others can reach and that anybody could use.
+
+    Without a database it starts all the same: every request then needs a token.
+    """
+    if exposed and found is not None and not found.tokens:
         raise UsageError(
             "without configured tokens the server binds to loopback only",
             hint="make tokens first (`mandate token create`), or use --host 127.0.0.1, ::1 or localhost",
         )
-    return found
 
 
 def _bind(family: int, address: str, port: int, *, optional: bool) -> socket.socket | None:

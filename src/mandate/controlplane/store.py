@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from mandate.controlplane.access import about
 from mandate.controlplane.access.principal import Principal, current
 from mandate.controlplane.dialect import DIALECTS, SCHEMA_VERSION, Dialect, may_be_outdated
 from mandate.errors import DatabaseError, NotMandate
@@ -64,6 +65,13 @@ class Reach(NamedTuple):
     def holds(self, organization_id: str, domain: str) -> bool:
         """Whether a domain lies inside."""
         return organization_id == self.organization_id and (self.domains is None or domain in self.domains)
+
+
+class _Own(NamedTuple):
+    """What a statement gets of the principal: parameters, and what policies are told."""
+
+    params: Mapping[str, Any]
+    settings: Mapping[str, str]
 
 
 class SchemaChanging(DatabaseError):
@@ -163,9 +171,11 @@ class Store:
         """
 
         async def ask(dialect: Dialect) -> tuple[int, list[Row]]:
-            own = await self._principal(dialect) if principal else {}
-            rows = await (pool or self._pool).rows(dialect.own[statement], {**params, **own})
-            return dialect.version, rows
+            own = await self._principal(dialect) if principal else _Own({}, about.EVERYTHING)
+            asked = pool or self._pool
+            return dialect.version, await asked.rows(
+                dialect.own[statement], {**params, **own.params}, own.settings
+            )
 
         return await self._adapting(ask)
 
@@ -174,7 +184,9 @@ class Store:
 
         async def ask(dialect: Dialect) -> list[Row]:
             own = await self._principal(dialect)
-            return await self._pool.rows(dialect.statements[statement], {**NO_FILTERS, **params, **own})
+            return await self._pool.rows(
+                dialect.statements[statement], {**NO_FILTERS, **params, **own.params}, own.settings
+            )
 
         return await self._adapting(ask)
 
@@ -189,14 +201,15 @@ class Store:
 
         return await self._adapting(ask)
 
-    async def _principal(self, dialect: Dialect) -> dict[str, Any]:
-        """The parameters that keep a statement inside what the principal of this request may see."""
+    async def _principal(self, dialect: Dialect) -> _Own:
+        """What keeps a statement inside what the principal of this request may see."""
         principal = current()
         domains = await self._domains(dialect, principal)
-        return {
+        params = {
             "principal_organization": principal.organization_id,
             "principal_domains": None if domains is None else list(domains),
         }
+        return _Own(params, about.principal(principal, domains))
 
     async def _domains(self, dialect: Dialect, principal: Principal) -> tuple[str, ...] | None:
         """The names that the domains of a token have in this version of the schema."""
@@ -210,7 +223,7 @@ class Store:
             "names": [each.name for each in held],
             "uuids": [each.uuid for each in held],
         }
-        rows = await self._pool.rows(dialect.own["reach"], params)
+        rows = await self._pool.rows(dialect.own["reach"], params, about.principal(principal, None))
         found = tuple(row["domain"] for row in rows)
         if dialect is self._dialect:
             self._reached[principal] = found
@@ -247,14 +260,11 @@ class Store:
             return Page(())
         after = selection.after or (None, None)
         page = {"after_1": after[0], "after_2": after[1], "limit": selection.limit + 1}
-        rows = await self._pool.rows(
-            dialect.statements[statement], {**NO_FILTERS, **selection.filters, **keys, **page, **own}
-        )
+        params = {**NO_FILTERS, **selection.filters, **keys, **page, **own.params}
+        rows = await self._pool.rows(dialect.statements[statement], params, own.settings)
         return _cut(rows, selection.limit)
 
-    async def _keys(
-        self, dialect: Dialect, selection: Selection, own: Mapping[str, Any]
-    ) -> dict[str, list[str]] | None:
+    async def _keys(self, dialect: Dialect, selection: Selection, own: _Own) -> dict[str, list[str]] | None:
         """The keys that the filters on domain and scope mean; None when one means nothing that exists."""
         keys: dict[str, list[str]] = {}
         if selection.domain is not None:
@@ -266,14 +276,14 @@ class Store:
             keys["scope_keys"] = [row["key"] for row in found]
         return keys if all(keys.values()) else None
 
-    async def _resolve(self, statement: bytes, value: str, own: Mapping[str, Any]) -> list[Row]:
+    async def _resolve(self, statement: bytes, value: str, own: _Own) -> list[Row]:
         uuid = value.lower() if UUID_PATTERN.fullmatch(value) else None
-        return await self._pool.rows(statement, {"value": value, "uuid": uuid, **own})
+        return await self._pool.rows(statement, {"value": value, "uuid": uuid, **own.params}, own.settings)
 
     async def _one(self, dialect: Dialect, statement: str, decision_id: str) -> str | None:
         own = await self._principal(dialect)
-        params = {**NO_FILTERS, "decision_id": decision_id, "limit": 1, **own}
-        rows = await self._pool.rows(dialect.statements[statement], params)
+        params = {**NO_FILTERS, "decision_id": decision_id, "limit": 1, **own.params}
+        rows = await self._pool.rows(dialect.statements[statement], params, own.settings)
         return str(rows[0]["body"]) if rows else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from psycopg import AsyncConnection, OperationalError
@@ -35,6 +35,11 @@ CLIENT_SETTINGS: dict[str, Any] = {
 }
 
 
+_SET_LOCAL = (
+    "SELECT pg_catalog.set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
+)
+
+
 class Pool:
     """Autocommit connections, read-only unless `writing`; methods raise errors.DatabaseError or a subclass.
 
@@ -53,6 +58,8 @@ class Pool:
     ) -> None:
         self._target = target
         self._writing = writing
+        self.guarded = True
+        """Whether policies look at `settings`; true until somebody knows better."""
         self._application_name = application_name
         self._statement_timeout_ms = round(statement_timeout_seconds * 1000)
         self._pool: AsyncConnectionPool[AsyncConnection[Row]] = AsyncConnectionPool(
@@ -110,24 +117,38 @@ class Pool:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def rows(self, query: Query, params: Params = None) -> list[Row]:
-        """All rows of one statement that may run twice: it does when its connection turns out to be lost."""
+    async def rows(
+        self, query: Query, params: Params = None, settings: Mapping[str, str] | None = None
+    ) -> list[Row]:
+        """All rows of one statement that may run twice: it does when its connection turns out to be lost.
+
+        `settings` hold for its transaction and no longer; left out while nobody `guarded` looks at them.
+        """
+        said = settings if self.guarded else None
         with translated():
             async with self._pool.connection() as connection:
                 try:
-                    return await _fetch(connection, query, params)
+                    return await _fetch(connection, query, params, said)
                 except OperationalError as error:
                     if not isinstance(translate(error), DatabaseUnavailable):
                         raise
             await self._pool.check()
             async with self._pool.connection() as connection:
-                return await _fetch(connection, query, params)
+                return await _fetch(connection, query, params, said)
 
     def statistics(self) -> dict[str, int]:
         """Figures of the pool by psycopg_pool's names (pool_size, pool_available, requests_waiting, ...)."""
         return self._pool.get_stats()
 
 
-async def _fetch(connection: AsyncConnection[Row], query: Query, params: Params) -> list[Row]:
-    cursor = await connection.execute(query, params)
+async def _fetch(
+    connection: AsyncConnection[Row], query: Query, params: Params, settings: Mapping[str, str] | None
+) -> list[Row]:
+    if not settings:
+        cursor = await connection.execute(query, params)
+        return await cursor.fetchall()
+    # In one round trip. SET LOCAL, never SET: the connection is somebody else's next.
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(_SET_LOCAL, (list(settings), list(settings.values())))
+        cursor = await connection.execute(query, params)
     return await cursor.fetchall()

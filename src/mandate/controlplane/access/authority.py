@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mandate.controlplane.access import tokens
-from mandate.controlplane.access.ledger import read_sql
 from mandate.controlplane.access.principal import EVERYBODY, HeldDomain, Principal, Role
+from mandate.controlplane.access.statements import read_sql
 from mandate.errors import DatabaseError, MandateError
 from mandate.postgres.pool import Pool
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.resources import files
 from typing import Any
 
 from mandate.controlplane.access import tokens
 from mandate.controlplane.access.principal import HeldDomain, Role
+from mandate.controlplane.access.statements import read_sql
 from mandate.controlplane.dialect import SCHEMA_VERSION
 from mandate.controlplane.store import UUID_PATTERN
 from mandate.errors import DatabaseError, NotMandate, UsageError
@@ -17,11 +17,6 @@ from mandate.postgres.connection import Row, Session
 
 SCHEMA = "mandate_access"
 MOST_DOMAINS = 1000
-
-
-def read_sql(*path: str) -> bytes:
-    """A statement of this package."""
-    return files("mandate.controlplane.access").joinpath("sql", *path).read_bytes()
 
 
 _DOMAIN = {version: read_sql(f"v{version}", "domain.sql") for version in (7, 8)}
@@ -110,6 +105,7 @@ def _ensure_schema(session: Session) -> None:
     if not session.value(read_sql("exists.sql")):
         session.execute("SELECT pg_catalog.pg_advisory_xact_lock(1296126532, 7)")
         session.execute(read_sql("schema.sql"))
+        session.execute(read_sql("grant_access.sql"))
 
 
 def _organization(session: Session, given: str) -> str:

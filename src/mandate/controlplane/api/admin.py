@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mandate.controlplane.access.about import EVERYTHING, organizations
 from mandate.controlplane.api import bodies, schemas
 from mandate.controlplane.api.problems import (
     CONFLICT,
@@ -177,7 +178,10 @@ def _create(services: Services, body: bytes, entry: _Entry, reach: Reach | None)
             store.refuse(read, document.defects)
         if reach is not None and not _inside(document, reach):
             raise Problem(OUTSIDE_TOKEN, "organization_id and domain are not those of the token")
-        plan = store.write(services.writing.target, document, APPLICATION_NAME, seconds=STATEMENT_SECONDS)
+        whose = EVERYTHING if reach is None else organizations([reach.organization_id])
+        plan = store.write(
+            services.writing.target, document, APPLICATION_NAME, seconds=STATEMENT_SECONDS, about=whose
+        )
     except InvalidDocument as error:
         raise _refused(INVALID_DOCUMENT, error.fields["defects"]) from None
     except store.Conflict as error:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 import mandate
 from mandate.controlplane.access.authority import Authority
+from mandate.controlplane.access.noticing import notice
 from mandate.controlplane.api import access, admin, decisions, records, schemas
 from mandate.controlplane.api.guard import Guard, answer
 from mandate.controlplane.api.problems import (
@@ -75,13 +76,15 @@ def application(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with reading, writing:
-            task = None if background is None else asyncio.create_task(background(catalogue))
+            tasks = [asyncio.create_task(notice(reading, writing))]
+            if background is not None:
+                tasks.append(asyncio.create_task(background(catalogue)))
             try:
                 yield
             finally:
-                if task is not None:
+                for task in tasks:
                     task.cancel()
-                    await asyncio.wait([task])
+                await asyncio.wait(tasks)
 
     app = _Application(
         title="Mandate",

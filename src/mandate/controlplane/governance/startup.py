@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
+from mandate.controlplane.access.about import EVERYTHING
 from mandate.controlplane.dialect import may_be_outdated
 from mandate.controlplane.governance.review import Review, review
 from mandate.errors import DatabaseError, DatabaseUnavailable, MandateError, NoDatabase, NotMandate
@@ -18,7 +19,7 @@ from mandate.postgres.connection import Target, connect
 
 RETRY_SECONDS = 5.0
 MOST_LINES = 50
-_SETTINGS = {"statement_timeout": "30s", "default_transaction_read_only": "on"}
+_SETTINGS = {"statement_timeout": "30s", "default_transaction_read_only": "on", **EVERYTHING}
 
 log = structlog.get_logger("mandate.governance")
 

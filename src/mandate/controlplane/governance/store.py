@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
+from mandate.controlplane.access.about import EVERYTHING
 from mandate.controlplane.dialect import SCHEMA_VERSION, may_be_outdated
 from mandate.controlplane.governance import planning
 from mandate.controlplane.governance.documents import Document
@@ -150,9 +151,16 @@ def apply(session: Session, document: Document, ids: Ids, *, expected: Plan | No
         raise _explained(error) from error
 
 
-def write(target: Target, document: Document, application_name: str, *, seconds: float) -> Plan:
-    """`apply` on a connection of its own, with so much time for each statement."""
-    settings = {"TimeZone": "UTC", "statement_timeout": f"{round(seconds * 1000)}ms"}
+def write(
+    target: Target,
+    document: Document,
+    application_name: str,
+    *,
+    seconds: float,
+    about: Mapping[str, str] = EVERYTHING,
+) -> Plan:
+    """`apply` on a connection of its own, with so much time for each statement; `about`: whose rows."""
+    settings = {"TimeZone": "UTC", "statement_timeout": f"{round(seconds * 1000)}ms", **about}
     with connect(target, application_name=application_name, settings=settings) as session:
         return apply(session, document, Ids())
 
