@@ -80,6 +80,9 @@ def root(
 def main() -> None:
     """Entry point of the `mandate` command."""
     arguments = sys.argv[1:]
+    if arguments == ["--version"]:
+        print(f"mandate {mandate.__version__}")
+        return
     app = build(arguments[0] if arguments else None)
     if not _wants_json(arguments):
         app()

@@ -15,10 +15,9 @@ from mandate.errors import UsageError, VerificationFailed
 from mandate.postgres.connection import connect
 from mandate.postgres.target import resolve
 from mandate.runbook import evidence, journal, signing
-from mandate.runbook import report as reports
 from mandate.runbook.evidence import BUNDLE_NAME, Verification
 from mandate.runbook.record import RunRecord
-from mandate.runbook.report import source
+from mandate.runbook.report import forms, source
 from mandate.settings import Loaded
 
 PAGE = "report.html"
@@ -66,7 +65,7 @@ def report(
     if verify or key:
         return _verify(subject, run, key, loaded, format)
     record = _record(subject, run, dsn, loaded)
-    content = reports.render(record, format.value, datetime.now(UTC))
+    content = forms.render(record, format.value, datetime.now(UTC))
     if to is None and format is not ReportFormat.HTML:
         _write(content)
         if format is ReportFormat.TEXT:
