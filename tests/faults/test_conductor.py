@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -90,10 +91,27 @@ def test_a_rehearsal_alone_that_was_killed_can_be_done_again_and_touches_nothing
         assert not session.rows("SELECT FROM pg_database WHERE datname LIKE 'mandate_scratch%'")
     planned = conducting.command(target, tmp_path, "plan", "008", "--format", "json").json
     assert any(step["name"] == "migrate" and step["seconds"] for step in planned["steps"])
+    _rehearsal_tells_the_time(target, tmp_path, planned["engine"]["forecast"])
     assert conducting.run(target, tmp_path).code == 0
     late = conducting.command(target, tmp_path, "rehearse", "008", "--format", "json")
     assert late.code == 0
     assert "version 8" in late.json["nothing_to_do"]
+
+
+def _rehearsal_tells_the_time(target: Target, place: Path, forecast: dict[str, Any]) -> None:
+    """In the mode that was rehearsed, phase by phase."""
+    with connect(target) as session:
+        evidence = session.value("SELECT evidence FROM mandate_conductor.steps WHERE name = 'rehearse'")
+    measured = {phase["name"]: phase["seconds"] for phase in evidence["phases"]}
+    assert len(measured) == 9
+    assert forecast["eta"]["source"] == "rehearsal"
+    assert forecast["sample_seconds"] is None
+    phases = {phase["phase"]: phase["seconds"] for phase in forecast["eta"]["phases"]}
+    assert phases == pytest.approx(measured)
+    page = conducting.command(target, place, "plan", "008").stdout
+    assert "as long as the rehearsal of" in " ".join(page.split())
+    other = conducting.command(target, place, "plan", "008", "--online", "--no-sample").stdout
+    assert "rehearsal of" not in other
 
 
 def test_psql_killed_in_the_migration_leaves_version_7_and_no_session(

@@ -38,13 +38,13 @@ def document(graph: Graph, problems: Sequence[str], made: Forecast) -> dict[str,
 
 def page(target: Target, graph: Graph, problems: Sequence[str], made: Forecast) -> str:
     """The plan for a person."""
-    lines = [f"Plan of {graph.spec.rekey.name} on {target}", "", *_tables(graph, made), ""]
-    lines += [*_disk(made), "", *_wal(made), "", *_time(made), "", *_locks(made.locks)]
+    lines = [f"Plan of {graph.spec.rekey.name} on {target}", "", *tables(graph, made), ""]
+    lines += [*disk(made), "", *wal(made), "", *time(made), "", *locks(made.locks)]
     if problems:
         lines += ["", f"{len(problems)} objects cannot be carried over:"]
         for problem in problems:
             lines += run_text.wrapped(problem, "  - ")
-    return "\n".join([*lines, "", *_nothing_changed(made)])
+    return "\n".join([*lines, "", *nothing_changed(made.sample_seconds is not None)])
 
 
 def fits(made: Forecast) -> bool:
@@ -52,7 +52,8 @@ def fits(made: Forecast) -> bool:
     return not any(place.missing for place in made.places)
 
 
-def _tables(graph: Graph, made: Forecast) -> Iterator[str]:
+def tables(graph: Graph, made: Forecast) -> Iterator[str]:
+    """Every table: rows, bytes, and which of its columns change."""
     yield f"{'Tables':<26} {'rows':>13} {'heap':>9} {'toast':>9} {'indexes':>9} {'new':>9}"
     for table, figures in zip(graph.tables, made.tables, strict=True):
         sizes = (figures.heap_bytes, figures.toast_bytes, figures.index_bytes, figures.new_bytes)
@@ -83,7 +84,8 @@ def _changes(table: NewTable) -> Iterator[str]:
             yield f"new column {column.name} {column.type}"
 
 
-def _disk(made: Forecast) -> Iterator[str]:
+def disk(made: Forecast) -> Iterator[str]:
+    """Every file system: what is needed for what, what is free, whether that is enough."""
     yield f"{'Disk beside what is there':<58} {'needed':>10} {'free':>10}"
     for place in made.places:
         free = "not known" if place.free is None else _short(place.free)
@@ -111,7 +113,8 @@ def _verdict(place: Place) -> Iterator[str]:
     yield from run_text.wrapped(said, "    ")
 
 
-def _wal(made: Forecast) -> Iterator[str]:
+def wal(made: Forecast) -> Iterator[str]:
+    """WAL that is written in all."""
     server = made.server
     said = f"about {_short(made.wal)} (wal_level {server.wal_level}"
     if server.page_images_of_hints and server.full_page_writes:
@@ -122,14 +125,15 @@ def _wal(made: Forecast) -> Iterator[str]:
     yield from run_text.wrapped(said, "WAL    ")
 
 
-def _time(made: Forecast) -> Iterator[str]:
+def time(made: Forecast) -> Iterator[str]:
+    """How long it takes, by phase, and who says so."""
     total = made.eta.seconds
     if total is None:
         why = f"no sample: {made.not_sampled}" if made.not_sampled else "no sample was taken"
         yield from run_text.wrapped(f"not known ({why})", "Time   ")
         return
     if made.earlier is not None:
-        source = f"as long as the run of {made.earlier} took, by rows"
+        source = f"as long as the {_earlier(made)} of {made.earlier} took, by rows"
     else:
         source = f"from a sample of {made.sample_seconds:g} s, with {made.jobs} jobs and an idle disk"
     yield from run_text.wrapped(f"{_long(total)}, {source}", "Time   ")
@@ -138,13 +142,18 @@ def _time(made: Forecast) -> Iterator[str]:
         yield f"  {phase.phase:<14} {_long(phase.seconds):>12}{why}"
 
 
+def _earlier(made: Forecast) -> str:
+    return "run" if made.eta.source == "earlier run" else made.eta.source
+
+
 def _long(value: float) -> str:
     return "under 1 s" if value < 1 else f"about {seconds(value)}"
 
 
-def _locks(locks: Sequence[Lock]) -> Iterator[str]:
+def locks(taken: Sequence[Lock]) -> Iterator[str]:
+    """Every lock by phase: what it blocks, for how long, on which tables."""
     yield "Locks on what clients use"
-    for lock in locks:
+    for lock in taken:
         yield f"  {lock.phase}: {lock.mode}"
         yield from run_text.wrapped(f"blocks {lock.blocks}; {lock.how_long}", "    ")
         yield from textwrap.wrap(
@@ -157,8 +166,9 @@ def _locks(locks: Sequence[Lock]) -> Iterator[str]:
         )
 
 
-def _nothing_changed(made: Forecast) -> Iterator[str]:
+def nothing_changed(sampled: bool) -> Iterator[str]:
+    """The last line of a plan."""
     said = "Nothing was changed."
-    if made.sample_seconds is not None:
+    if sampled:
         said += " The sample was made in a transaction that was rolled back."
     yield from run_text.wrapped(said)

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from mandate import settings
-from mandate.cli import options, output, run_text
+from mandate.cli import options, output, plan_text, run_text
 from mandate.cli.output import Format
-from mandate.errors import MandateError, UsageError
+from mandate.errors import CheckFailed, MandateError, UsageError
 from mandate.postgres.target import resolve
 from mandate.runbook import conduct, guide, modes, notify, planning
 from mandate.runbook.modes import Mode
@@ -54,6 +54,13 @@ Deadline = Annotated[
 Attempts = Annotated[
     int | None,
     typer.Option("--attempts", min=1, help="Give the cutover up after so many; never online, 3 otherwise."),
+]
+Sample = Annotated[
+    bool,
+    typer.Option(
+        "--sample/--no-sample",
+        help="The plan copies for a second, builds over that, rolls it back; or only reads the catalogue.",
+    ),
 ]
 Wait = Annotated[
     float, typer.Option("--wait", min=0, max=86400, help="Seconds to wait for another run to end.")
@@ -113,6 +120,7 @@ def run(
         bool, typer.Option("--no-rehearsal", help="Leave the rehearsal out; you have done it before.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+    sample: Sample = True,
     jobs: Jobs = None,
     lock_timeout: LockTimeout = None,
     hold_cutover: HoldCutover = False,
@@ -144,9 +152,7 @@ def run(
         wait_seconds=wait,
     )
     if dry_run:
-        plan = planning.make(request)
-        output.emit(format, "plan", plan.as_dict(), lambda: run_text.plan(plan))
-        return 0
+        return _show_plan(request, format, sample=sample)
     return conduct_and_show(request, format)
 
 
@@ -240,20 +246,31 @@ def plan(
     format: options.FormatOption = Format.TEXT,
     online: Online = None,
     plain_sql: PlainSql = False,
+    sample: Sample = True,
+    jobs: Jobs = None,
+    deadline: Deadline = None,
 ) -> int:
-    """What a run will do, which locks it takes, how long and how much disk; changes nothing."""
+    """What a run will do, which locks it takes, how long and how much disk; changes nothing.
+
+    Exit status 3 when the run would refuse: something cannot be carried over, or does not fit the disk.
+    """
     require_008(migration)
     loaded = options.load(config, {"database.dsn": dsn})
     request = conduct.Request(
         target=resolve(loaded),
         settings=loaded.settings,
-        options=run_options(loaded, jobs=None, yes=False),
+        options=run_options(loaded, jobs=jobs, yes=False, deadline=deadline),
         steps=guide.STEPS,
         mode=asked_mode(online, plain_sql),
     )
-    made = planning.make(request)
-    output.emit(format, "plan", made.as_dict(), lambda: run_text.plan(made))
-    return 0
+    return _show_plan(request, format, sample=sample)
+
+
+def _show_plan(request: conduct.Request, format: Format, *, sample: bool) -> int:
+    """3 when a run by the engine would refuse."""
+    made = planning.make(request, sample=sample)
+    output.emit(format, "plan", made.as_dict(), lambda: plan_text.page(made))
+    return 0 if made.engine is None or made.engine.fits else CheckFailed.exit_code
 
 
 def register(app: typer.Typer) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from mandate.cli.output import seconds, size
 from mandate.errors import MandateError
 from mandate.runbook import modes
-from mandate.runbook.planning import Plan
 from mandate.runbook.record import RunRecord, StepRecord, Tick
 from mandate.runbook.report.verdict import verdict
 from mandate.runbook.window import Window
@@ -172,61 +171,6 @@ def short_path(path: str) -> str:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
         return path
-
-
-def plan(made: Plan) -> str:
-    """The plan as a page."""
-    lines = [
-        f"Plan for migration 008 on {made.database} (from {made.source})",
-        f"  PostgreSQL {made.server_version}, schema version {made.schema_version}",
-        *wrapped(made.action, "  would "),
-        f"  migrates {modes.words(made.mode)}",
-    ]
-    if made.held_by:
-        lines += wrapped(f"a run holds this database now: {made.held_by}", "  note  ")
-    if made.steps:
-        lines += ["", "Steps", *_plan_steps(made)]
-    if made.tables:
-        lines += ["", *_plan_tables(made), "", *_plan_locks(made), "", *_plan_disk(made)]
-    lines += ["", "Nothing was changed."]
-    return "\n".join(lines)
-
-
-def _plan_steps(made: Plan) -> Iterator[str]:
-    yield f"  {'':<9} {'':<45} {'guide':<5} {'would':<8} {'time':>6}"
-    for step in made.steps:
-        time = seconds(step.seconds) if step.seconds else ""
-        yield f"  {step.name:<9} {step.title:<45} {step.guide:<5} {step.action:<8} {time:>6}".rstrip()
-        if step.name == "probe" and not modes.by_engine(made.mode):
-            yield f"  {'- - point of no return: services write again from here on - -':^70}".rstrip()
-    if not any(step.seconds for step in made.steps):
-        yield from wrapped("no times: nothing was rehearsed yet (`mandate rehearse 008`)", "  ")
-
-
-def _plan_tables(made: Plan) -> Iterator[str]:
-    yield f"{'Tables':<28} {'rows (about)':>14} {'size':>11}  change"
-    for table in made.tables:
-        yield f"  {table.name:<26} {table.rows:>14,} {size(table.bytes):>11}  {table.change}"
-
-
-def _plan_locks(made: Plan) -> Iterator[str]:
-    by_engine = modes.by_engine(made.mode)
-    held = "for moments: no longer than the cutover's deadline" if by_engine else "all held to its end"
-    yield "Locks of the migrating step" + (
-        " (as the last rehearsal measured them)" if made.locks_measured else f" ({held})"
-    )
-    for item in made.locks:
-        held = f"{seconds(item['seconds'])}" if item["seconds"] is not None else ""
-        yield f"  {item['table']:<34} {item['mode']:<22} {held:>8}".rstrip()
-
-
-def _plan_disk(made: Plan) -> Iterator[str]:
-    yield f"{'Disk':<40} {'needed':>11} {'free':>11}"
-    for item in made.disk:
-        free = size(item.free) if item.free is not None else "unknown"
-        short = "  NOT ENOUGH" if item.free is not None and item.free < item.needed else ""
-        yield f"  {item.what:<38} {size(item.needed):>11} {free:>11}{short}"
-        yield f"    {short_path(item.where)}"
 
 
 def visible(value: object) -> str:

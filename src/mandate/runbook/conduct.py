@@ -29,7 +29,7 @@ from mandate.errors import (
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
-from mandate.runbook import backup_state, engine_run, journal, migrations, modes, next_action
+from mandate.runbook import backup_state, engine_run, journal, migrations, modes, next_action, rehearsals
 from mandate.runbook.checklist import checklist, criteria
 from mandate.runbook.modes import Mode
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord
@@ -176,7 +176,7 @@ def new_record(request: Request, session: Session) -> RunRecord:
     now = datetime.now(UTC)
     run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     mode = request.mode or modes.DEFAULT
-    planned = planned_seconds(session, mode)
+    planned = rehearsals.seconds(session, mode)
     return RunRecord(
         run_id=run_id,
         migration=request.migration,
@@ -213,23 +213,6 @@ def _operator() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def rehearsed(session: Session, mode: str) -> Mapping[str, Any]:
-    """What the newest rehearsal of this database in that mode recorded; empty without one."""
-    if not journal.exists(session):
-        return {}
-    found = session.value(
-        "SELECT evidence FROM mandate_conductor.steps WHERE name = 'rehearse' AND status = 'passed'"
-        " AND coalesce(evidence ->> 'mode', 'plain-sql') = %s ORDER BY finished_at DESC LIMIT 1",
-        (mode,),
-    )
-    return found or {}
-
-
-def planned_seconds(session: Session, mode: str) -> dict[str, float]:
-    """Seconds per step as the newest rehearsal of this database in that mode measured them."""
-    return {step["name"]: float(step["seconds"]) for step in rehearsed(session, mode).get("steps", [])}
 
 
 class _Conductor:

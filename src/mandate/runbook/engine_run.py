@@ -25,9 +25,14 @@ def engine(context: Context) -> Engine:
     While services are up half of the processors are theirs, and the server's limits are kept.
     """
     limits = load.Limits() if context.services_up else None
-    jobs = context.options.jobs if limits is None else max(1, context.options.jobs // 2)
+    jobs = jobs_of(context.options.jobs, services_up=context.services_up)
     options = Options(jobs=jobs, limits=limits, swap=context.options.swap)
     return identity.engine(context.target, Indented(context.reporter, _UNDER_A_STEP), options)
+
+
+def jobs_of(jobs: int, *, services_up: bool) -> int:
+    """Sessions that the engine works with."""
+    return max(1, jobs // 2) if services_up else jobs
 
 
 def end_orphans(session: Session) -> None:

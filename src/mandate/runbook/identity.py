@@ -49,7 +49,7 @@ def engine(target: Target, reporter: Reporter, options: Options | None = None) -
     """
     chosen = options or Options(swap=OFFLINE_SWAP)
     hooks = Hooks(
-        begin=(_prepare,),
+        begin=(prepare,),
         before_swap=(_define,),
         at_swap=(_swap,),
         at_swap_back=(_swap_back, lambda session: _say_if_not_unique(session, reporter)),
@@ -57,7 +57,8 @@ def engine(target: Target, reporter: Reporter, options: Options | None = None) -
     return Engine(target, spec(), chosen.with_hooks(hooks), reporter)
 
 
-def _prepare(session: Session) -> None:
+def prepare(session: Session) -> None:
+    """Make what the spec reads beside the tables, where it is missing."""
     with session.transaction():
         session.execute("SELECT pg_advisory_xact_lock(hashtextextended('mandate_conductor.mapping', 0))")
         session.execute((_SQL / "identity_prepare.sql").read_bytes())

@@ -1,18 +1,23 @@
-"""What a run would do: steps, rows, locks, disk and time. Changes nothing, takes no lock."""
+"""What a run would do: steps, rows, locks, disk and time. Changes nothing.
+
+With a sample, the engine does a little of its work in a transaction that is rolled back.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, connect, sql
-from mandate.runbook import conduct, journal, modes, next_action
+from mandate.runbook import conduct, engine_run, foreseen, journal, modes, next_action, rehearsals
+from mandate.runbook.foreseen import Foreseen
 from mandate.runbook.modes import Mode
 
+_ON_SERVER = "the server's data directory"
 _LARGE = ("decision_events", "verdict_events", "audit_timeline_entries")
 
 
@@ -49,7 +54,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole plan. `action` says what `mandate run` would do first."""
+    """The whole plan. `action` says what `mandate run` would do first; `engine` is its part of it, if any."""
 
     database: str
     source: str
@@ -63,14 +68,18 @@ class Plan:
     locks: tuple[Mapping[str, Any], ...]
     locks_measured: bool
     disk: tuple[Disk, ...]
+    engine: Foreseen | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return asdict(self)
+        engine = self.engine.as_dict() if self.engine else None
+        return {**asdict(replace(self, engine=None)), "engine": engine}
 
 
-def make(request: conduct.Request) -> Plan:
+def make(request: conduct.Request, *, sample: bool = True) -> Plan:
     """Look at the database and say what a run would do.
+
+    Without `sample` the engine's time is known from a rehearsal or an earlier run alone.
 
     Raises NotMandate, UnsupportedServer, EditedMigration, UsageError for a bad --from or --to, and the
     error that the run itself would refuse with.
@@ -84,7 +93,8 @@ def make(request: conduct.Request) -> Plan:
             raise action.error
         steps, text = _steps(action, replace(request, mode=_mode(action, request)), session)
         mode = _mode(action, request)
-        locks = conduct.rehearsed(session, mode).get("locks", [])
+        engine = _engine(session, conduct.in_mode(request, mode), sample) if version == 7 else None
+        locks = rehearsals.newest(session, mode).get("locks", [])
         who = lock.holder(session)
         return Plan(
             database=str(request.target),
@@ -98,8 +108,19 @@ def make(request: conduct.Request) -> Plan:
             tables=_tables(session, mode) if version == 7 else (),
             locks=tuple(locks or _static_locks(mode)),
             locks_measured=bool(locks),
-            disk=_disk(session, request) if version == 7 else (),
+            disk=_disk(session, request, engine) if version == 7 else (),
+            engine=engine,
         )
+
+
+def _engine(session: Session, request: conduct.Request, sample: bool) -> Foreseen | None:
+    """What the engine says, where it would do the work."""
+    if request.mode is None or not modes.by_engine(request.mode):
+        return None
+    options = request.options
+    jobs = engine_run.jobs_of(options.jobs, services_up=request.mode == modes.ONLINE)
+    rehearsed = rehearsals.newest(session, request.mode)
+    return foreseen.look(request.target, jobs, options.swap, sample, rehearsed)
 
 
 def _mode(action: next_action.Action, request: conduct.Request) -> Mode:
@@ -120,7 +141,7 @@ def _steps(
         record, text = conduct.new_record(request, session), "begin a new run"
     before = next_action.passed_steps(journal.load_record(session, migration=request.migration))
     record, wanted = next_action.restrict(record, request.first, request.last, before)
-    planned = conduct.planned_seconds(session, record.mode)
+    planned = rehearsals.seconds(session, record.mode)
     rows = tuple(
         PlannedStep(
             name=step.name,
@@ -175,22 +196,34 @@ def _static_locks(mode: str) -> list[dict[str, Any]]:
     return [{"table": f"mandate.{name}", "mode": "AccessExclusiveLock", "seconds": None} for name in names]
 
 
-def _disk(session: Session, request: conduct.Request) -> tuple[Disk, ...]:
+def _disk(session: Session, request: conduct.Request, engine: Foreseen | None) -> tuple[Disk, ...]:
     whole = int(session.value("SELECT pg_database_size(current_database())"))
-    large = int(
-        session.value(
-            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
-            " WHERE relnamespace = 'mandate'::regnamespace AND relname = ANY (%s)",
-            (list(_LARGE),),
-        )
-    )
     directory = _existing(request.settings.run.directory.absolute())
     data = _data_directory(session)
     free = shutil.disk_usage(data).free if data else None
     return (
         Disk("backup, uncompressed at worst", str(directory), whole, shutil.disk_usage(directory).free),
-        Disk("restored copy for proof and rehearsal", "the server's data directory", whole, free),
-        Disk("rewritten tables and their WAL", "the server's data directory", 2 * large, free),
+        Disk("restored copy for proof and rehearsal", _ON_SERVER, whole, free),
+        *_of_migrating(session, engine, free),
+    )
+
+
+def _of_migrating(session: Session, engine: Foreseen | None, free: int | None) -> Iterator[Disk]:
+    """What the step that migrates writes beside what is there."""
+    if engine is None:
+        yield Disk("rewritten tables and their WAL", _ON_SERVER, 2 * _large_bytes(session), free)
+    for place in engine.forecast.places if engine and engine.forecast else ():
+        where = place.path or f"tablespace {', '.join(place.tablespaces)}"
+        yield Disk("new tables beside the old ones", where, place.needed + place.margin, place.free)
+
+
+def _large_bytes(session: Session) -> int:
+    return int(
+        session.value(
+            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
+            " WHERE relnamespace = 'mandate'::regnamespace AND relname = ANY (%s)",
+            (list(_LARGE),),
+        )
     )
 
 

@@ -97,6 +97,7 @@ class _Rehearsal:
             "mode": self.context.options.mode,
             "locks": migrate.get("locks", []),
             "phases": migrate.get("phases", []),
+            "rows": sum(table["rows_before"] for table in migrate.get("fingerprints", [])),
             "statements": migrate.get("statements", []),
         }
         times = {item["name"]: item["seconds"] for item in self.seconds}
