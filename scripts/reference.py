@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
-from scripts import governance
+from scripts import client, governance
 from typer.main import get_command
 
 from mandate import errors, settings
@@ -29,6 +29,7 @@ def pages() -> dict[Path, str]:
     return {
         Path("docs/reference/commands.md"): NOTICE + commands_page(),
         Path("docs/reference/exit-codes.md"): NOTICE + exit_codes_page(),
+        Path("docs/reference/client.md"): NOTICE + client.page(),
         Path("docs/reference/mandate.toml.md"): NOTICE + settings_page(),
         Path("docs/reference/mandate.yaml.md"): NOTICE + governance.page(),
     }

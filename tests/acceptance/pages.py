@@ -51,7 +51,10 @@ class Result:
 
 def paths() -> list[Path]:
     """Every page whose blocks are looked at."""
-    named = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md")]
+    named = [
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "bench/README.md", "examples/agents/README.md")
+    ]
     return [path for path in named if path.exists()] + sorted((ROOT / "docs").rglob("*.md"))
 
 
@@ -116,7 +119,7 @@ class Sandbox:
         work = directory / "work"
         for path in (work, directory / "home", directory / "log"):
             path.mkdir()
-        for name in ("migrations", "deploy"):
+        for name in ("migrations", "deploy", "examples"):
             (work / name).symlink_to(ROOT / name)
         self.work = work
         self.environment = self._environment()

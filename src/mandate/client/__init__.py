@@ -9,7 +9,7 @@ It imports nothing of the service, of PostgreSQL or of the command line.
 """
 
 from mandate.client.clients import AsyncClient, Client
-from mandate.client.documents import BatchAnswer, Decision, TimelineEntry, Verdict
+from mandate.client.documents import BatchAnswer, Decision, DecisionFields, TimelineEntry, Verdict
 from mandate.client.errors import (
     BadAnswer,
     Blocked,
@@ -37,6 +37,7 @@ __all__ = [
     "ClientError",
     "Conflict",
     "Decision",
+    "DecisionFields",
     "Invalid",
     "NotAllowed",
     "NotAuthenticated",
