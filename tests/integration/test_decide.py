@@ -50,18 +50,8 @@ def test_a_decision_is_judged_recorded_and_readable(point: Point) -> None:
     assert [entry["details"]["type"] for entry in entries] == ["DECISION_RECORDED", "VERDICT_ISSUED"]
     assert [entry["severity"] for entry in entries] == ["info", "warning"]
     assert entries[1]["details"]["trace"] == [
-        {
-            "policy_id": "finance-block-unverified",
-            "verdict": "BLOCK",
-            "matched": False,
-            "conditions": ["customer_verified true == false: no"],
-        },
-        {
-            "policy_id": "finance-pause-large",
-            "verdict": "PAUSE",
-            "matched": True,
-            "conditions": ["amount 740 > 500"],
-        },
+        "finance-block-unverified (BLOCK) does not match: customer_verified true == false (no)",
+        "finance-pause-large (PAUSE) matches: amount 740 > 500",
     ]
     assert counted(point.target) == (before[0] + 1, before[1] + 1, before[2] + 2)
 

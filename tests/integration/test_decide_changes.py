@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -201,14 +202,25 @@ def test_migration_008_under_decisions(database: DatabaseFactory, tmp_path: Path
     target = database("v7")
     with serving(target, tmp_path) as service, clients(service) as working:
         answered(working, 20)
-        migrate_with_psql(target)
+        eventually(lambda: _migrated(target))
         answered(working, 20)
         working.stop()
+        trouble = [line for line in service.log() if line.get("status") not in (None, 200, 201)]
+        assert trouble == []
         assert set(working.statuses) == {201}
         working.check(target)
         assert service.get("/readyz").json["schema_version"] == 8
         keys = {row["scope_id"] for row in service.rows("/api/verdicts?limit=500")}
         assert keys == {"finance.prod.payments.refund-agent"}
+
+
+def _migrated(target: Target) -> bool:
+    """Whether 008 went through: among writers it may be the one to give way in a deadlock."""
+    try:
+        migrate_with_psql(target)
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("version", [8])
@@ -297,14 +309,19 @@ def test_what_is_announced_is_loaded_again_before_it_is_needed(
     target = database("v8")
     with serving(target, tmp_path) as service, connect(target) as session:
         for _ in range(2):  # the second time on a connection that had to be made again
-            post(service, decision())
-            assert b"mandate_catalogue_domains 1.0" in service.get("/metrics").body
+            eventually(lambda: _loaded(service))
             eventually(lambda: _announced(session, service))
             session.execute(
                 b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 b" WHERE datname = current_database() AND application_name = 'mandate-serve'"
             )
         assert verdict_of(post(service, decision())) == "PAUSE"
+
+
+def _loaded(service: Service) -> bool:
+    """Posted again until it stays in memory: beginning to listen makes the service forget."""
+    post(service, decision())
+    return b"mandate_catalogue_domains 1.0" in service.get("/metrics").body
 
 
 def _announced(session: Session, service: Service) -> bool:

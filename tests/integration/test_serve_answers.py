@@ -337,7 +337,7 @@ def test_an_empty_timeline_of_a_decision_that_exists_is_a_list(record: Record) -
     assert answer.json == {"timeline": [], "next_cursor": None}
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 def test_no_other_method_is_allowed(record: Record, method: str) -> None:
     answer = record.service.get("/api/decisions", method=method)
     assert (answer.status, answer.problem) == (405, "method-not-allowed")
@@ -364,6 +364,7 @@ def test_headers_and_hosts_have_limits(record: Record) -> None:
         b"GET /api/decisions?actor=\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /api/decisions?actor=\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET http://%00/ HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"BREW /api/decisions HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"A: " + b"y" * 200_000 + b"\r\n\r\n",
@@ -404,7 +405,15 @@ def test_the_description_names_every_path_and_needs_no_other_host(record: Record
     assert set(document["paths"]) == {
         *("/api/decisions", "/api/decisions/{decision_id}", "/api/decisions/{decision_id}/timeline"),
         *("/api/decisions/{decision_id}/verdict", "/api/domains", "/api/health", "/api/verdicts"),
-        *("/healthz", "/readyz", "/api/organizations", "/api/policy-snapshots", "/api/scopes", "/api/specs"),
+        *(
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/api/organizations",
+            "/api/policy-snapshots",
+            "/api/scopes",
+            "/api/specs",
+        ),
         *("/api/decisions/{decision_id}/outcome", "/api/decisions:batch", "/api/domains/{domain}"),
         *("/api/policy-snapshots/{snapshot_id}", "/api/scopes/{scope_id}", "/api/specs/{spec_id}"),
     }

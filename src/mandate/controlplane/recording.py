@@ -5,13 +5,14 @@ A `Recording` is one row of record.sql's arrays; the decision's own evidence tra
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from pydantic_core import to_json
 
 from mandate.controlplane.catalogue import Entry, Judge, Key
 from mandate.controlplane.evaluator import ConditionTrace, Evaluation, PolicyTrace, unattributed
@@ -24,6 +25,7 @@ UNATTRIBUTED = "unattributed"
 _MOST_TRACED = 50
 _MOST_EXPLANATION = 4000
 _SEVERITY = {Verdict.BLOCK: "critical", Verdict.PAUSE: "warning"}
+_EMPTY = "[]"
 _TICK = timedelta(microseconds=1)
 
 
@@ -57,7 +59,7 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
         found, populated = judge.judge(decision, posted.text)
     issued = max(datetime.now(UTC), posted.received + _TICK)
     columns = _columns(posted, entry, judge, found, issued)
-    columns["recorded"] = json.dumps(_recorded(posted, populated))
+    columns["recorded"] = _json(_recorded(posted, populated))
     return Recording(posted, entry, found, columns)
 
 
@@ -84,7 +86,7 @@ def _columns(
         "verdict_id": verdict_id,
         "snapshot_id": entry.snapshot_id,
         "verdict": found.verdict.value,
-        "matched": json.dumps(found.matched_policy_ids),
+        "matched": _json(found.matched_policy_ids) if found.matched_policy_ids else _EMPTY,
         "issued": issued.isoformat(),
         "scope_id": scope.scope_id if scope else None,
         "owning_team": scope.owning_team if scope else None,
@@ -93,7 +95,7 @@ def _columns(
         "summary": _summary(found),
         "recorded_id": recorded_id,
         "issued_id": issued_id,
-        "details": json.dumps(_details(entry, found, explanation)),
+        "details": _json(_details(entry, found, explanation)),
     }
 
 
@@ -114,8 +116,7 @@ def _explained(trace: PolicyTrace) -> str:
 
 
 def _condition(condition: ConditionTrace) -> str:
-    actual, expected = (json.dumps(v, ensure_ascii=False) for v in (condition.actual, condition.expected))
-    return f"{condition.field} {actual} {condition.operator} {expected}"
+    return f"{condition.field} {_json(condition.actual)} {condition.operator} {_json(condition.expected)}"
 
 
 def given_attribution(posted: Posted) -> dict[str, str | None] | None:
@@ -155,13 +156,15 @@ def _details(entry: Entry, found: Evaluation, explanation: str) -> dict[str, Any
     return details
 
 
-def _traced(trace: PolicyTrace) -> dict[str, Any]:
-    return {
-        "policy_id": trace.policy_id,
-        "verdict": trace.verdict.value,
-        "matched": trace.matched,
-        "conditions": [_condition(c) + ("" if c.held else ": no") for c in trace.conditions],
-    }
+def _traced(trace: PolicyTrace) -> str:
+    """One text for a policy: every value inside of `details` is an entry of its index."""
+    conditions = [_condition(each) + ("" if each.held else " (no)") for each in trace.conditions]
+    outcome = "matches" if trace.matched else "does not match"
+    return f"{trace.policy_id} ({trace.verdict}) {outcome}: {'; '.join(conditions) or 'always'}"
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()
 
 
 def _identifiers() -> tuple[str, str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import structlog
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from mandate.controlplane import logs
@@ -26,6 +27,7 @@ from mandate.controlplane.api.app import application
 from mandate.controlplane.governance.startup import name_mistakes
 from mandate.controlplane.recorder import LANES
 from mandate.controlplane.watching import watch
+from mandate.controlplane.wire import Protocol
 from mandate.errors import DatabaseError, NoDatabase, ServiceFailed, UsageError
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.embedded_host import holder
@@ -100,17 +102,17 @@ def _serve(
 ) -> None:
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=64 * 1024,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    asyncio.run(_Server(config, announce, beside).serve(sockets))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Server(config, announce, beside).serve(sockets))
 
 
 class _Server(uvicorn.Server):

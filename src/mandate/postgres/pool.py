@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import DeadlockDetected
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -22,8 +23,9 @@ _SERVER_SETTINGS = {
 # Optional filters fold away only in a plan made for the values at hand.
 _READING = {"plan_cache_mode": "force_custom_plan"}
 _READ_ONLY = "-c default_transaction_read_only=on"
-# The same few statements for ever, over arrays of any length: planned once.
-_WRITING = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
+# The same few statements for ever, over arrays of any length: planned once, and not for the few rows that the
+# planner expects of an array it cannot see.
+_WRITING = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_nestloop": "off"}
 
 # Notice a peer that vanished without a word.
 CLIENT_SETTINGS: dict[str, Any] = {
@@ -120,7 +122,7 @@ class Pool:
     async def rows(
         self, query: Query, params: Params = None, settings: Mapping[str, str] | None = None
     ) -> list[Row]:
-        """All rows of one statement that may run twice: it does when its connection turns out to be lost.
+        """All rows of one statement that may run twice: it does after a lost connection or a deadlock.
 
         `settings` hold for its transaction and no longer; left out while nobody `guarded` looks at them.
         """
@@ -130,9 +132,11 @@ class Pool:
                 try:
                     return await _fetch(connection, query, params, said)
                 except OperationalError as error:
-                    if not isinstance(translate(error), DatabaseUnavailable):
+                    lost = isinstance(translate(error), DatabaseUnavailable)
+                    if not lost and not isinstance(error, DeadlockDetected):
                         raise
-            await self._pool.check()
+            if lost:
+                await self._pool.check()
             async with self._pool.connection() as connection:
                 return await _fetch(connection, query, params, said)
 

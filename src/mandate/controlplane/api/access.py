@@ -101,10 +101,14 @@ def doorkeeper(authority: Authority, problem_of: Callable[[Exception], Problem])
 async def authorize(request: Request) -> None:
     """Raise Problem (403) unless the operation that was asked for takes the role of the principal."""
     path = template(request.scope["route"].path)
-    if path in OPEN:
-        return
+    if path not in OPEN:
+        permit(request.method, path)
+
+
+def permit(method: str, path: str) -> None:
+    """Raise Problem (403) unless the principal's role may do this; `path` as RULES spells it."""
     principal = current()
-    allowed = RULES.get((request.method, path), frozenset())
+    allowed = RULES.get((method, path), frozenset())
     if principal.role is not None and principal.role not in allowed:
         roles = " or ".join(sorted(role.value for role in allowed))
         wanted = f"a token of role {roles} may" if roles else "no token may; `mandate apply` does it"

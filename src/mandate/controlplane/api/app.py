@@ -12,11 +12,13 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import mandate
 from mandate.controlplane.access.authority import Authority
 from mandate.controlplane.access.noticing import notice
 from mandate.controlplane.api import access, admin, decisions, records, schemas
+from mandate.controlplane.api.direct import Direct
 from mandate.controlplane.api.guard import Guard, answer
 from mandate.controlplane.api.problems import (
     MALFORMED_REQUEST,
@@ -52,7 +54,20 @@ _AUTHORIZED = [Depends(access.authorize)]
 
 
 class _Application(FastAPI):
-    """FastAPI, whose document says what each operation takes."""
+    """FastAPI, whose document says what each operation takes, with a door of our own before all of it."""
+
+    _door: ASGIApp | None = None
+
+    def enter_by(self, door: ASGIApp) -> None:
+        """Every request goes through the door, which ends in `handle`."""
+        self._door = door
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What FastAPI makes of a request."""
+        await super().__call__(scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._door or self.handle)(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -94,9 +109,9 @@ def application(
         docs_url=None,  # both load their scripts from somewhere else
         redoc_url=None,
         redirect_slashes=False,
+        responses=problems(400, 414, 421, 431),
     )
     admit = access.doorkeeper(Authority(reading, closed=closed), problem_of)
-    app.add_middleware(Guard, metrics=metrics, admit=admit)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(DatabaseError, _trouble)
@@ -108,6 +123,7 @@ def application(
     probes = _probes(services)
     app.include_router(probes, dependencies=_AUTHORIZED)
     app.state.routers = [*routers, probes]
+    app.enter_by(Guard(Direct(app.handle, decisions.decide(services)), metrics, admit))
     return app
 
 

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +17,7 @@ from mandate.controlplane.api.problems import NO_SUCH_DECISION, Problem
 from mandate.controlplane.api.routing import (
     Handler,
     Services,
+    inlined,
     json_response,
     no_parameters,
     path_parameters,
@@ -50,7 +52,7 @@ def router(services: Services) -> APIRouter:
         responses={
             200: {
                 "description": "A line for each line: `BatchLine` as NDJSON",
-                "content": {batch.MEDIA_TYPE: {"schema": schemas.BatchLine.model_json_schema()}},
+                "content": {batch.MEDIA_TYPE: {"schema": inlined(schemas.BatchLine)}},
             }
         },
         openapi_extra=takes(schemas.PostedDecision, batch.MEDIA_TYPE),
@@ -139,6 +141,6 @@ def _traceparent(request: Request) -> str | None:
     return intake.read_traceparent(request.headers.get("traceparent"))
 
 
-def takes(model: type[Any], media_type: str = "application/json") -> dict[str, Any]:
+def takes(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:
     """The OpenAPI description of a body."""
-    return {"requestBody": {"required": True, "content": {media_type: {"schema": model.model_json_schema()}}}}
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": inlined(model)}}}}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -72,9 +73,25 @@ def path_parameters(path: str) -> list[dict[str, Any]]:
     ]
 
 
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model without references: those would be looked up in the OpenAPI document."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolved(definitions[value["$ref"].rpartition("/")[2]])
+            return {key: resolved(each) for key, each in value.items()}
+        return [resolved(each) for each in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = resolved(schema)
+    return found
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Problem answers for an OpenAPI description."""
-    schema = schemas.ProblemDocument.model_json_schema()
+    schema = inlined(schemas.ProblemDocument)
     return {
         status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses
     }
