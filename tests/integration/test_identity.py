@@ -10,7 +10,6 @@ from tests.servers import DatabaseFactory
 from tests.shapes import SHAPES, make
 from tests.sqlfiles import REFERENCE, dump, migrate, prepare, verify
 
-from mandate.errors import CheckFailed
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.embedded import EmbeddedServer
 from mandate.progress import Silent
@@ -62,10 +61,7 @@ def forward_and_back(server: EmbeddedServer, database: DatabaseFactory, name: st
     migrate(by_hand)
     engine = identity.engine(target, Silent())
     if name == "extras":
-        with pytest.raises(CheckFailed, match=r"view mandate\.names uses column name of mandate\.domains"):
-            engine.run()
-        for each in (target, by_hand):
-            prepare(each, "DROP VIEW mandate.names;")
+        prepare(by_hand, "DROP VIEW mandate.names;")
     version_7, rows = dump(target), contents(target)
 
     engine.run()

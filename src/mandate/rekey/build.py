@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter, Silent
 from mandate.progress import Task as ProgressTask
-from mandate.rekey import catalogue, dressing, rewriting, shadow, spec, views
+from mandate.rekey import catalogue, dressing, renewal, rewriting, shadow, spec, views
 from mandate.rekey import foreign_keys as keys_of
 from mandate.rekey.catalogue import Catalogue, Index, View
 from mandate.rekey.model import Graph, Group, NewTable
@@ -45,7 +45,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Existing:
-    """What is in the shadow schema already: relations, and constraints and triggers by table."""
+    """What is in the shadow schema already: relations, and constraints, triggers and policies by table."""
 
     relations: frozenset[str] = frozenset()
     parts: frozenset[tuple[str, str]] = frozenset()
@@ -71,6 +71,7 @@ def existing(session: Session, graph: Graph) -> Existing:
         'SELECT c.relname AS "table", p.name FROM pg_class c JOIN ('
         "  SELECT conrelid AS oid, conname AS name FROM pg_constraint"
         "  UNION ALL SELECT tgrelid, tgname FROM pg_trigger WHERE NOT tgisinternal"
+        "  UNION ALL SELECT polrelid, polname FROM pg_policy"
         ") AS p USING (oid) WHERE c.relnamespace = to_regnamespace(quote_ident(%s))",
         schema,
     )
@@ -259,6 +260,10 @@ def _finish(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> 
             yield sql.Composed([Verbatim(rewriting.trigger(table, trigger.definition, moved, what))])
             yield sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(at, sql.Identifier(trigger.name))
             yield from dressing.comment_on("TRIGGER", trigger.name, at, trigger.comment)
+    for policy in renewal.policies_to_build(kept, table.old.oid):
+        if (name, policy.name) not in there.parts:
+            moved = {(t.old.schema, t.old.name): shadow.place(graph, t) for t in graph.tables}
+            yield from shadow.policy_statements(table, renewal.moved(policy.after, moved), at)
 
 
 def _constraint(at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:

@@ -6,7 +6,7 @@ their foreign keys and with their triggers off, and the way back needs them as t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -189,7 +189,10 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy; role None is PUBLIC. `reads`: the tables and views of the change that it looks into."""
+    """A policy; role None is PUBLIC. `reads`: the tables and views of the change that it looks into.
+
+    `renewed`: USING and WITH CHECK with the new names of columns of other tables, where they differ.
+    """
 
     table: int
     schema: str
@@ -202,6 +205,14 @@ class Policy:
     with_check: str | None
     comment: str | None
     reads: tuple[int, ...]
+    renewed: tuple[str | None, str | None] | None = None
+
+    @property
+    def after(self) -> Policy:
+        """As it is once other tables' columns have their new names."""
+        if self.renewed is None:
+            return self
+        return replace(self, using=self.renewed[0], with_check=self.renewed[1])
 
 
 @dataclass(frozen=True)
@@ -229,7 +240,10 @@ class Publication:
 
 @dataclass(frozen=True)
 class View:
-    """A view that reads the tables, directly or through others."""
+    """A view that reads the tables, directly or through others.
+
+    `renewed`: its definition with the new names of columns, where it differs.
+    """
 
     oid: int
     schema: str
@@ -243,6 +257,7 @@ class View:
     populated: bool
     grants: tuple[Grant, ...] | None
     comment: str | None
+    renewed: str | None = None
 
     def __str__(self) -> str:
         return f"{'materialized ' if self.materialized else ''}view {self.schema}.{self.name}"
@@ -250,12 +265,16 @@ class View:
 
 @dataclass(frozen=True)
 class Function:
-    """A function whose parsed body reads the tables or views."""
+    """A function whose parsed body reads the tables or views. `renewed`: as a view's."""
 
     oid: int
     schema: str
     name: str
     definition: str
+    renewed: str | None = None
+
+    def __str__(self) -> str:
+        return f"function {self.schema}.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -336,8 +355,13 @@ def _rows(session: Session, kind: str, names: Mapping[str, Any]) -> list[dict[st
     return session.rows((_SQL / f"objects_{kind}.sql").read_bytes(), names)
 
 
-def keep(session: Session, graph: Graph) -> Catalogue:
-    """Write down what the catalogue shows, unless it was written down already; what is kept."""
+def keep(
+    session: Session, graph: Graph, renewed: Callable[[Session, Graph, Catalogue], Catalogue]
+) -> Catalogue:
+    """Write down what the catalogue shows, unless it was written down already; what is kept.
+
+    `renewed` adds what definitions will be over the new names of columns.
+    """
     place = _place(graph)
     with session.transaction():
         session.execute(
@@ -350,7 +374,7 @@ def keep(session: Session, graph: Graph) -> Catalogue:
             ).format(place)
         )
         if session.value(sql.SQL("SELECT count(*) FROM {}").format(place)) == 0:
-            document = _adapter().dump_python(live(session, graph), mode="json")
+            document = _adapter().dump_python(renewed(session, graph, live(session, graph)), mode="json")
             session.execute(
                 sql.SQL("INSERT INTO {} (catalogue) VALUES (%s)").format(place), (Jsonb(document),)
             )
@@ -418,7 +442,9 @@ def _described(catalogue: Catalogue) -> dict[str, object]:
     }
     found |= {f"table {names[table.oid]}": table for table in catalogue.tables}
     found |= {str(key): replace(key, oid=0) for key in catalogue.foreign_keys}
-    found |= {str(view): replace(view, populated=True) for view in catalogue.views}
-    found |= {f"policy {p.name} of {p.schema}.{p.table_name}": p for p in catalogue.policies}
-    found |= {f"function {f.schema}.{f.name} ({f.oid})": f for f in catalogue.functions}
+    found |= {str(view): replace(view, populated=True, renewed=None) for view in catalogue.views}
+    found |= {
+        f"policy {p.name} of {p.schema}.{p.table_name}": replace(p, renewed=None) for p in catalogue.policies
+    }
+    found |= {f"{f} ({f.oid})": replace(f, renewed=None) for f in catalogue.functions}
     return found

@@ -160,7 +160,8 @@ class _Swap:
                 yield from self._unproven(table)
         yield from self._policies()
         for function in self.kept.functions:
-            yield sql.Composed([Verbatim(function.definition)])
+            renewed = function.renewed if self.direction.forward else None
+            yield sql.Composed([Verbatim(renewed or function.definition)])
 
     # -- sequences -----------------------------------------------------------------------------------
 
@@ -274,7 +275,10 @@ class _Swap:
             if policy.reads:
                 table = next((each for each in self.graph.tables if each.old.oid == policy.table), None)
                 there = sql.Identifier(policy.schema, policy.table_name)
-                yield shadow.alter_policy(table if self.direction.forward else None, policy, there)
+                if self.direction.forward:
+                    yield shadow.alter_policy(table, policy.after, there)
+                else:
+                    yield shadow.alter_policy(None, policy, there)
 
 
 def heir(table: NewTable, attribute: Attribute) -> NewColumn | None:

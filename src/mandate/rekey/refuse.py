@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mandate.errors import CheckFailed, DatabaseError
-from mandate.postgres.connection import Session, sql
-from mandate.rekey import build, catalogue, foreign_keys, rewriting, shadow
+from mandate.postgres.connection import Session, Verbatim, sql
+from mandate.rekey import build, catalogue, foreign_keys, renewal, rewriting, shadow, views
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.model import Graph, NewTable
 
@@ -35,7 +35,7 @@ def problems(session: Session, graph: Graph) -> list[str]:
         found += _columns(graph, kept, table)
     found += foreign_keys.homeless(graph, kept)
     missing = _privileges(session, graph, kept)
-    found += missing or _rehearse(session, graph, kept)
+    found += missing or _rehearse(session, graph, renewal.renewed(session, graph, kept))
     return list(dict.fromkeys(found))
 
 
@@ -53,6 +53,7 @@ def _privileges(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
 
 def _catalogue_says(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
     changed = [(table.old.oid, name) for table in graph.tables for name in rewriting.successors(table)]
+    gone = [(table.old.oid, name) for table in graph.tables for name in renewal.gone(table)]
     rows = session.rows(
         _REFUSED,
         {
@@ -60,6 +61,8 @@ def _catalogue_says(session: Session, graph: Graph, kept: Catalogue) -> list[str
             "views": [view.oid for view in kept.views],
             "changed_tables": [oid for oid, _ in changed],
             "changed_columns": [name for _, name in changed],
+            "gone_tables": [oid for oid, _ in gone],
+            "gone_columns": [name for _, name in gone],
             "work": graph.spec.work_schema,
         },
     )
@@ -127,6 +130,10 @@ def _made(session: Session, graph: Graph, kept: Catalogue) -> Iterator[str]:
             yield task
         elif not task.name.startswith("statistics of "):
             yield from _try(session, task.name, _execute(task.statements))
+    places = views.moved(graph, kept)
+    for function in kept.functions:
+        text = rewriting.query(function.renewed or function.definition, places)
+        yield from _try(session, str(function), _execute((sql.Composed([Verbatim(text)]),)))
     for key in foreign_keys.carried(graph, kept):
         yield from _try(session, str(key), _foreign_key(graph, kept, key))
     yield from _try(session, "foreign keys of the spec", _wanted_foreign_keys(graph, kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import catalogue, dressing, expressions, rewriting
+from mandate.rekey import catalogue, dressing, expressions, renewal, rewriting
 from mandate.rekey.catalogue import Attribute, Catalogue, OwnedSequence, Policy, Relation
 from mandate.rekey.model import Graph, Group, NewColumn, NewTable
 
@@ -18,7 +18,7 @@ INTEGERS = frozenset(_LARGEST)
 
 def create(session: Session, graph: Graph) -> None:
     """Create every shadow that is not there yet, each wholly or not at all. Safe to repeat."""
-    kept = catalogue.keep(session, graph)
+    kept = catalogue.keep(session, graph, renewal.renewed)
     create_schema(session, graph, kept)
     for table in graph.tables:
         with session.transaction():
@@ -251,7 +251,8 @@ def _attributes(graph: Graph, kept: Catalogue, table: NewTable, relation: Relati
     if relation.force_row_security:
         yield sql.SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(there)
     for policy in catalogue.of(kept.policies, relation.oid):
-        yield from policy_statements(table, policy, there)
+        if policy.renewed is None:
+            yield from policy_statements(table, policy, there)
     yield from _statistics(graph, kept, table)
 
 

@@ -23,7 +23,7 @@ def statements(graph: Graph, kept: Catalogue, view: View) -> Iterator[sql.Compos
     """A view over the shadows, in the shadow schema."""
     places = moved(graph, kept)
     there = sql.Identifier(*places[view.schema, view.name])
-    yield _create(view, there, rewriting.query(view.definition, places))
+    yield _create(view, there, rewriting.query(view.renewed or view.definition, places))
     yield dressing.clear_grants("TABLE", there)
     yield dressing.own(_kind(view), there, view.owner)
     yield from dressing.grant("TABLE", there, view.owner, view.grants)

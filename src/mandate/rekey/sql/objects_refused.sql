@@ -1,5 +1,6 @@
 -- What cannot be carried, one line of text each. %(tables)s: the tables; %(views)s: views that read them;
--- %(changed_tables)s, %(changed_columns)s: columns that go away or get another name, as two arrays.
+-- %(changed_tables)s, %(changed_columns)s: columns that go away or get another name, as two arrays; %(gone_tables)s,
+-- %(gone_columns)s: those of them that no one column stands for.
 WITH tables (oid) AS (
     SELECT t.oid::oid FROM unnest(%(tables)s::bigint[]) AS t (oid)
 ),
@@ -15,6 +16,11 @@ changed AS (
     SELECT c.t::oid AS oid, c.name, a.attnum
     FROM unnest(%(changed_tables)s::bigint[], %(changed_columns)s::text[]) AS c (t, name)
     JOIN pg_attribute a ON a.attrelid = c.t::oid AND a.attname = c.name
+),
+gone AS (
+    SELECT changed.* FROM changed
+    JOIN unnest(%(gone_tables)s::bigint[], %(gone_columns)s::text[]) AS g (t, name)
+        ON changed.oid = g.t::oid AND changed.name = g.name
 )
 SELECT format('%%s is a partition', name) AS problem FROM named WHERE relispartition
 UNION ALL
@@ -51,14 +57,14 @@ SELECT DISTINCT format('%%s uses column %%s of %%s, which goes away',
     CASE d.classid WHEN 'pg_rewrite'::regclass
         THEN (SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r WHERE r.oid = d.objid)
         ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
-    changed.name, named.name)
-FROM changed
+    gone.name, named.name)
+FROM gone
 JOIN named USING (oid)
-JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = changed.oid
-    AND d.refobjsubid = changed.attnum
+JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = gone.oid
+    AND d.refobjsubid = gone.attnum
 WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
    OR (d.classid = 'pg_policy'::regclass
-       AND (SELECT p.polrelid FROM pg_policy p WHERE p.oid = d.objid) <> changed.oid)
+       AND (SELECT p.polrelid FROM pg_policy p WHERE p.oid = d.objid) <> gone.oid)
 UNION ALL
 SELECT format('trigger %%s of table %%s is FROM %%s', t.tgname, t.tgrelid::regclass, named.name)
 FROM named JOIN pg_trigger t ON t.tgconstrrelid = named.oid AND NOT t.tgisinternal
