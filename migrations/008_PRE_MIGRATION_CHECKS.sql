@@ -131,7 +131,7 @@ BEGIN
                  'FROM mandate_conductor.migration_008_domain_names n';
     END IF;
     EXECUTE 'CREATE TEMP VIEW v7_domain_names AS ' || names;
-    -- How the conductor's engine stands, if it ever worked here: what it is at work on, or goes on with, is no leftover.
+    -- How the conductor's engine stands, if it ever worked here.
     IF to_regclass('mandate_conductor.rekeys') IS NULL THEN
         CREATE TEMP VIEW v7_engine AS SELECT NULL::text AS status WHERE false;
     ELSE
@@ -519,10 +519,17 @@ SELECT pg_describe_object('pg_trigger'::regclass, t.oid, 0), 'belongs to version
 JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'mandate'::regnamespace
 WHERE (SELECT version FROM pg_temp.v7_version) = 7 AND t.tgname = 'validate_scopes_scope_id_domain_prefix'
 UNION ALL
-SELECT 'schema ' || n.nspname, 'built by a run that is over or unknown: mandate abort 008' FROM pg_namespace n
+SELECT 'schema ' || n.nspname,
+       CASE (SELECT status FROM pg_temp.v7_engine)
+           WHEN 'running' THEN 'of a run of the engine: mandate run 008 goes on with it, mandate abort 008 drops it'
+           WHEN 'rolled back' THEN 'of a rollback that has not ended: mandate rollback 008 ends it'
+           ELSE 'built by a run that is over or unknown: mandate abort 008' END
+FROM pg_namespace n
 WHERE (SELECT version FROM pg_temp.v7_version) = 7
   AND n.nspname IN ('mandate_new_008', 'mandate_pre_008', 'mandate_rekey_008')
-  AND NOT EXISTS (SELECT FROM pg_temp.v7_engine WHERE status IN ('running', 'rolled back'))
+  -- The conductor sets it where the engine is to migrate: what the engine goes on with is no leftover then.
+  AND NOT (COALESCE(current_setting('mandate.by_engine', true), '') = 'on'
+           AND EXISTS (SELECT FROM pg_temp.v7_engine WHERE status IN ('running', 'rolled back')))
 UNION ALL
 SELECT format('column mandate.%s.%s', w.table_name, w.column_name),
        COALESCE('is ' || c.data_type || ', version 7 has ' || w.data_type, 'is missing')
@@ -824,6 +831,9 @@ RETURNING check_name, result;
 SELECT 'readiness' AS check_name,
        CASE WHEN (SELECT version FROM pg_temp.v7_version) = 8
             THEN 'ALREADY AT VERSION 8, nothing to migrate'
+                 || CASE WHEN (SELECT status FROM pg_temp.v7_engine) = 'swapped'
+                         THEN '; the reverse window is open: mandate rollback 008, or mandate finalize 008'
+                         ELSE '' END
             WHEN count(*) FILTER (WHERE expect = 'zero' AND result <> '0') = 0 THEN 'READY'
             ELSE 'NOT READY, failed: ' || string_agg(DISTINCT check_id, ', ') FILTER (WHERE expect = 'zero' AND result <> '0')
        END AS result

@@ -96,6 +96,23 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
+-- The conductor's engine works beside the tables and keeps itself in step with them: nothing may change them under it.
+CREATE OR REPLACE FUNCTION pg_temp.m008_engine_schemas() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT pg_catalog.string_agg(nspname, ', ' ORDER BY nspname) FROM pg_catalog.pg_namespace
+    WHERE nspname IN ('mandate_new_008', 'mandate_pre_008', 'mandate_rekey_008')
+$$;
+
+CREATE OR REPLACE FUNCTION pg_temp.m008_no_engine() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_temp.m008_engine_schemas() IS NOT NULL THEN
+        RAISE EXCEPTION 'REFUSED: `mandate run 008` is at work on this database, or stopped on its way (schemas %)',
+            pg_temp.m008_engine_schemas()
+            USING HINT = '`mandate run 008` goes on with it; `mandate abort 008` drops what it built, then run this '
+                         'file again. `mandate status` says how it stands.';
+    END IF;
+END
+$$;
+
 -- Views of the pre-checks in other sessions' pg_temp: of a psql that is still open, or of one that was killed together
 -- with the server. They hold the old columns.
 CREATE OR REPLACE FUNCTION pg_temp.m008_drop_views() RETURNS void LANGUAGE plpgsql AS $$
@@ -124,6 +141,10 @@ BEGIN
             USING ERRCODE = 'lock_not_available';
     ELSIF NOT pg_temp.m008_has_column('domains', 'domain_id') AND to_regclass('mandate.identity_map') IS NOT NULL THEN
         RETURN NEXT 'Migration 008 is already applied: this database is at version 8. Nothing was changed.';
+        IF pg_temp.m008_engine_schemas() IS NOT NULL THEN
+            RETURN NEXT 'It was `mandate run 008` that applied it, and its reverse window is open: `mandate rollback '
+                        '008` goes back without loss, `mandate finalize 008` drops version 7''s tables.';
+        END IF;
         RETURN;
     ELSIF to_regclass('mandate.identity_map') IS NOT NULL OR to_regclass('mandate.migration_log') IS NOT NULL
         OR EXISTS (SELECT FROM unnest(pg_temp.m008_tables() || '{domains}') t
@@ -132,7 +153,10 @@ BEGIN
             USING HINT = 'Run 008_PRE_MIGRATION_CHECKS.sql: its check "leftovers" names what is left of an earlier '
                          'attempt.';
     END IF;
+    PERFORM pg_temp.m008_no_engine();
     PERFORM pg_temp.m008_lock();
+    -- It may have begun while this waited for the locks.
+    PERFORM pg_temp.m008_no_engine();
     PERFORM pg_temp.m008_drop_views();
     PERFORM set_config('statement_timeout', '0', true),
             set_config('idle_in_transaction_session_timeout', '0', true),

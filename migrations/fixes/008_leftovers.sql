@@ -4,7 +4,8 @@
 -- What this does: moves tables (identity_map, migration_log) out of the way, with their rows, into mandate_conductor as
 -- leftover_008_<name>; drops the trigger, the function and the indexes, which hold no data.
 -- Schemas mandate_new_008, mandate_pre_008 and mandate_rekey_008 hold what the conductor's engine built in a run that is
--- over or unknown: nothing in them is needed, and they are dropped (`mandate abort 008` does the same).
+-- over or unknown: nothing in them is needed, and they are dropped (`mandate abort 008` does the same). Those of a run that
+-- can go on stay: `mandate run 008` goes on with it, `mandate abort 008` drops them.
 -- What it cannot know: how to undo a column that was already changed (domain_id or scope_id that is no longer uuid, or
 -- gone). Such columns are listed: restore the backup that was made before that attempt.
 --

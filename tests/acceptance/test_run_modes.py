@@ -9,7 +9,7 @@ from tests import conducting
 from tests.conducting import Conductor, named_rows, seeded, version
 from tests.servers import DatabaseFactory
 from tests.serving import eventually
-from tests.sqlfiles import REFERENCE, dump
+from tests.sqlfiles import MIGRATION, PRE_CHECKS, REFERENCE, check, dump, psql
 
 from mandate.postgres.connection import Target, connect
 
@@ -54,6 +54,7 @@ def test_the_window_is_shown_goes_back_and_ends(database: DatabaseFactory, tmp_p
     assert done.code == 0, done.stderr
     assert "mandate finalize 008" in done.stdout
     assert "rolled back in" in done.stderr, "the rehearsal went back, too"
+    _the_hand_run_files_name_the_window(target)
     assert "window: version 7's tables are kept" in told(target, tmp_path, "status")
     assert "to go back to without loss" in told(target, tmp_path, "report", "008")
     for command in ("rollback", "finalize"):
@@ -107,8 +108,10 @@ def test_a_dead_run_is_no_leftover_keeps_its_mode_and_can_be_aborted(
     before = named_rows(target)
     held(target, tmp_path).kill()
     assert "READY" in told(target, tmp_path, "check", "008"), "it goes on with what is there"
+    _the_hand_run_files_refuse(target)
+    planned = conducting.command(target, tmp_path, "plan", "008", "--plain-sql")
     refused = conducting.run(target, tmp_path, *QUIET, "--plain-sql")
-    assert refused.code == 2
+    assert refused.code == planned.code == 2
     assert "mandate abort 008" in " ".join(refused.stderr.split())
     assert "nothing of it is left" in told(target, tmp_path, "abort", "008")
     assert conducting.command(target, tmp_path, "abort", "008").code == 9
@@ -118,6 +121,30 @@ def test_a_dead_run_is_no_leftover_keeps_its_mode_and_can_be_aborted(
     done = conducting.run(target, tmp_path, *QUIET, "--plain-sql")
     assert done.code == 0, done.stderr
     assert named_rows(target) == before
+
+
+def _the_hand_run_files_refuse(target: Target) -> None:
+    """Both name what is there and what to do; the engine's change is as it was."""
+    failed, output = check(target)
+    assert failed == {"leftovers"}
+    assert "schema mandate_rekey_008" in output
+    assert "mandate abort 008 drops it" in output
+    done = psql(target, MIGRATION)
+    assert done.returncode == 3
+    assert "REFUSED: `mandate run 008` is at work" in done.stderr
+    assert "mandate_new_008, mandate_rekey_008" in done.stderr
+    assert "`mandate abort 008` drops what it built" in done.stderr
+    assert version(target) == 7
+
+
+def _the_hand_run_files_name_the_window(target: Target) -> None:
+    done = psql(target, MIGRATION)
+    assert done.returncode == 0, done.stderr
+    assert "already applied" in done.stdout
+    assert "`mandate finalize 008` drops version 7's tables" in done.stdout
+    checked = psql(target, PRE_CHECKS)
+    assert checked.returncode == 0, checked.stderr
+    assert "ALREADY AT VERSION 8, nothing to migrate; the reverse window is open" in checked.stdout
 
 
 def test_an_abort_ends_a_living_run_with_8_and_it_can_begin_again(

@@ -13,7 +13,7 @@ from mandate.cli.output import Format
 from mandate.errors import CheckFailed, NeedsPerson, VerificationFailed
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
-from mandate.runbook import checks, conduct, diagnose, files, guide, mapping, probes
+from mandate.runbook import checks, conduct, diagnose, files, guide, mapping, prechecks, probes
 from mandate.settings import Loaded
 
 
@@ -41,6 +41,7 @@ def check(
             output.emit(format, "check", data, lambda: text)
             return 0
         mapping.store(session, mapping.find(loaded.settings))
+        prechecks.expect_engine(session)
         report = checks.run(session, files.pre_checks(), output.ConsoleReporter(format), fixes=files.fixes())
     data = {**report.as_evidence(), "ready": report.passed, "version": 7}
     output.emit(format, "check", data, lambda: _checked(report, "READY to migrate"))

@@ -100,7 +100,7 @@ def run(request: Request, watcher: Watcher) -> Result:
             return Result(latest, nothing=action.because)
         engine_run.end_orphans(session)
         before: frozenset[str] = frozenset()
-        if isinstance(action, next_action.Resume) and _goes_on(action.record, request, session):
+        if isinstance(action, next_action.Resume) and goes_on(action.record, request, session):
             request = in_mode(request, modes.parse(action.record.mode))
             record, because = _resume(action, request, watcher.reporter), action.because
             before = next_action.passed_steps(latest)
@@ -127,7 +127,7 @@ def in_mode(request: Request, chosen: Mode) -> Request:
     return replace(request, mode=chosen, options=replace(request.options, mode=chosen))
 
 
-def _goes_on(record: RunRecord, request: Request, session: Session) -> bool:
+def goes_on(record: RunRecord, request: Request, session: Session) -> bool:
     """Whether to go on with a run rather than begin another.
 
     Another release may have other steps; another mode was asked for. Raises UsageError when that comes too

@@ -10,7 +10,7 @@ from typing import Any
 
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
-from mandate.runbook import checks, files, journal, mapping, migrations
+from mandate.runbook import checks, files, journal, mapping, migrations, prechecks
 from mandate.settings import Settings
 
 _SQL = Path(__file__).parent / "sql"
@@ -56,6 +56,7 @@ def run(target: Target, settings: Settings, reporter: Reporter) -> Diagnosis:
         proposal = None
         if version == 7:
             mapping.store(session, mapping.find(settings))
+            prechecks.expect_engine(session)
             report = checks.run(session, files.pre_checks(), reporter, fixes=files.fixes())
             proposal = _proposal(session, report)
         else:

@@ -91,6 +91,8 @@ def make(request: conduct.Request, *, sample: bool = True) -> Plan:
         action = next_action.decide(latest, version)
         if isinstance(action, next_action.Refuse):
             raise action.error
+        if isinstance(action, next_action.Resume) and not conduct.goes_on(action.record, request, session):
+            action = next_action.Begin()
         steps, text = _steps(action, replace(request, mode=_mode(action, request)), session)
         mode = _mode(action, request)
         engine = _engine(session, conduct.in_mode(request, mode), sample) if version == 7 else None

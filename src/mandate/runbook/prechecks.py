@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mandate.errors import CheckFailed
-from mandate.runbook import checks, files, mapping
+from mandate.postgres.connection import Session
+from mandate.runbook import checks, files, mapping, modes
 from mandate.runbook.step import Context
 
 
@@ -13,6 +14,8 @@ def run(context: Context, transcript: str) -> dict[str, Any]:
     """Run the guide's file; its evidence. Raises CheckFailed naming every check that did not pass."""
     with context.session() as session:
         mapping.store(session, mapping.find(context.settings))
+        if modes.by_engine(context.options.mode):
+            expect_engine(session)
         report = checks.run(session, files.pre_checks(), context.reporter, fixes=files.fixes())
         checks.clean_up(session)
     (context.directory / transcript).write_text(report.transcript, "utf-8")
@@ -20,6 +23,11 @@ def run(context: Context, transcript: str) -> dict[str, Any]:
     if not report.passed:
         raise _failed(report, evidence)
     return evidence
+
+
+def expect_engine(session: Session) -> None:
+    """Tell the pre-checks that the engine migrates: what it goes on with is no leftover."""
+    session.execute("SELECT set_config('mandate.by_engine', 'on', false)")
 
 
 def _failed(report: checks.Report, evidence: dict[str, Any]) -> CheckFailed:
