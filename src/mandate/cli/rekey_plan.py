@@ -9,6 +9,7 @@ from typing import Any
 from mandate.cli import run_text
 from mandate.cli.output import seconds, size
 from mandate.postgres.connection import Target
+from mandate.rekey import hints
 from mandate.rekey.forecast import Forecast, Place
 from mandate.rekey.locks import Lock
 from mandate.rekey.model import Graph, NewTable
@@ -33,6 +34,7 @@ def document(graph: Graph, problems: Sequence[str], made: Forecast) -> dict[str,
         ],
         **{key: value for key, value in made.as_dict().items() if key != "tables"},
         "problems": list(problems),
+        "hints": {problem: hints.hint(problem) for problem in problems},
     }
 
 
@@ -44,6 +46,8 @@ def page(target: Target, graph: Graph, problems: Sequence[str], made: Forecast) 
         lines += ["", f"{len(problems)} objects cannot be carried over:"]
         for problem in problems:
             lines += run_text.wrapped(problem, "  - ")
+            advice = hints.hint(problem)
+            lines += [] if advice is None else run_text.wrapped(advice, "    -> ")
     return "\n".join([*lines, "", *nothing_changed(made.sample_seconds is not None)])
 
 

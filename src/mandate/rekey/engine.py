@@ -27,6 +27,7 @@ from mandate.rekey import (
     copying,
     cutover,
     eta,
+    hints,
     journal,
     leftovers,
     load,
@@ -87,6 +88,12 @@ class Options:
     def with_hooks(self, hooks: Hooks) -> Options:
         """The same with these hooks."""
         return replace(self, hooks=hooks)
+
+
+def _told(problem: str) -> str:
+    """A problem of the plan, and what to do about it."""
+    advice = hints.hint(problem)
+    return f"  {problem}" if advice is None else f"  {problem}\n    -> {advice}"
 
 
 class Aborted(RolledBack):
@@ -225,7 +232,7 @@ class Engine:
         problems = [text for text in refuse.problems(session, graph) if text not in self.options.accept]
         if problems:
             raise CheckFailed(
-                f"{len(problems)} objects cannot be carried over:\n" + "\n".join(f"  {p}" for p in problems),
+                f"{len(problems)} objects cannot be carried over:\n" + "\n".join(map(_told, problems)),
                 hint="drop or change them; or --accept the text of one that you have looked at",
                 problems=problems,
             )
