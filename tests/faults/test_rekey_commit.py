@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from tests.cable import Cable, Cut, cable
+from tests.rekey_process import start
 from tests.servers import DatabaseFactory
 from tests.shops import SHOP, TO_BIGINT, ShopWriter, change, create, schemas_left, writing
 
 from mandate.errors import NeedsPerson, OutcomeUnknown
 from mandate.postgres.connection import Session, Target, connect
+from mandate.progress import Silent
 from mandate.rekey import journal
 from mandate.rekey.cutover import Options
 from mandate.rekey.engine import Engine
@@ -138,3 +140,49 @@ def test_a_commit_that_nobody_hears_of_any_more_does_not_keep_clients_out(
         assert running.result()["cutover"]["attempts"] == 2
     assert waited <= 2 * deadline
     check(target, writers, "bigint")
+
+
+@pytest.mark.parametrize("when", ["before the next run", "once the next run has begun"])
+def test_a_commit_of_a_dead_conductor_that_arrives_late_does_no_harm(
+    target: Target, wire: Cable, when: str
+) -> None:
+    """Either the swap is done by it, or it counts for nothing: never both it and the next run's."""
+    with writing(target, pause_seconds=0.002) as writers:
+        for command, ended in (("run", "swapped"), ("rollback", "rolled back")):
+            die_at_commit(wire.target(target), wire, command)
+            if when == "before the next run":
+                wire.mended.set()
+            go_on(target, wire, command, ended)
+            assert status(target) == ended
+    check(target, writers, "integer")
+    with connect(target) as session:
+        assert schemas_left(session) == []
+
+
+def die_at_commit(target: Target, wire: Cable, command: str) -> None:
+    """Its COMMIT is under way when the process is killed."""
+    wire.arm(Cut.LATER)
+    process = start(target, command)
+    assert wire.happened.wait(60)
+    process.kill()
+    process.communicate()
+
+
+def go_on(target: Target, wire: Cable, command: str, ended: str) -> None:
+    """The next run, by another way; what was held up is let through as soon as it says something."""
+    try:
+        getattr(change(target, TO_BIGINT, Mending(wire)), command)()
+    except NeedsPerson:
+        assert status(target) == ended
+    wire.mended.set()
+
+
+@dataclass
+class Mending:
+    """A reporter that lets through what the cable holds up, at the first line."""
+
+    wire: Cable
+    task = Silent().task
+
+    def line(self, text: str) -> None:
+        self.wire.mended.set()
