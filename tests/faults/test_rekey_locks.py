@@ -194,3 +194,29 @@ def test_a_table_that_is_truncated_while_its_rows_are_read_waits_no_longer(targe
         engine.finalize()
     assert [each.failures for each in found + others] == [[], [], []]
     assert max(each.longest for each in found + others) <= 2 * DEADLINE
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_transaction_that_would_read_old_rows_after_the_swap_is_waited_for_and_named(
+    target: Target, level: str
+) -> None:
+    """It has touched no table of the change yet, so that no lock is in the way."""
+    with connect(target, application_name="report") as report, connect(target) as writer:
+
+        def begin() -> None:
+            writer.execute("UPDATE shop.orders SET total = 7777 WHERE id = 5")
+            report.execute(b"BEGIN ISOLATION LEVEL " + level.encode())
+            report.execute("SELECT count(*) FROM shop.untouched")
+
+        def read() -> None:
+            found.append(report.value("SELECT total FROM shop.orders WHERE id = 5"))
+            report.connection.rollback()
+
+        found: list[object] = []
+        pid = report.pid
+        ending = Ending(read, attempts=2)
+        engine = replace(engine_of(target, ending), reporter=Holding("verify", begin, ending))
+        engine.run()
+    assert found == [7777]
+    for line in ending.named[:2]:
+        assert f"a snapshot of before the swap is held by pid {pid} (postgres, report)" in line

@@ -30,7 +30,9 @@ from mandate.rekey.model import Graph
 # A statement that ran too long, and a session that the server ended because nothing came from it.
 _OUT_OF_TIME = ("57014", "25P03")
 _DEADLOCK = "40P01"
-_DEADLOCKS_AT_ONCE = 100
+_PASSING_AT_ONCE = 100
+# Most transactions come and go in less.
+_LONG_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 30.0
 _ASK_AGAIN_SECONDS = 0.2
@@ -81,14 +83,14 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
     """
     blockers: list[str] = []
     pause = _FIRST_PAUSE_SECONDS
-    deadlocks = 0
+    passing = 0
     while True:
         try:
-            blocked = _try(swap)
+            blocked = _try(swap, _LONG_SECONDS if passing > _PASSING_AT_ONCE else 0.0)
         except _NotNow as error:
             blockers.append(f"cutover attempt {len(blockers) + 1}: {error}")
-            deadlocks += error.deadlock
-            at_once = error.deadlock and deadlocks <= _DEADLOCKS_AT_ONCE
+            passing += error.passing
+            at_once = error.passing and passing <= _PASSING_AT_ONCE
         else:
             waits(None)
             return {
@@ -113,15 +115,18 @@ def run(swap: Swap, reporter: Reporter, waits: Callable[[str | None], None]) -> 
 
 
 class _NotNow(Exception):
-    """An attempt that changed nothing, and why. `deadlock`: with clients that were only passing by."""
+    """An attempt that changed nothing, and why. `passing`: for clients that were only passing by."""
 
-    def __init__(self, why: str, *, deadlock: bool = False) -> None:
+    def __init__(self, why: str, *, passing: bool = False) -> None:
         super().__init__(why)
-        self.deadlock = deadlock
+        self.passing = passing
 
 
-def _try(swap: Swap) -> float:
-    """One attempt: for how many seconds clients could not work. Raises _NotNow."""
+def _try(swap: Swap, snapshot_seconds: float) -> float:
+    """One attempt: for how many seconds clients could not work. Raises _NotNow.
+
+    `snapshot_seconds`: a transaction that has seen the old tables' world for as long is waited for.
+    """
     with swap.connect() as session:
         for work in swap.before:
             work(session)
@@ -129,11 +134,14 @@ def _try(swap: Swap) -> float:
         if (left := _reduce_backlog(swap, session)) > swap.options.hopeless_backlog:
             raise _NotNow(f"clients write faster than rows are caught up: {left} wait")
         try:
-            return _attempt(swap, prepared, session)
+            _require_no_snapshot(session, snapshot_seconds)
+            return _attempt(swap, prepared, session, snapshot_seconds)
         except (LockNotAvailable, _TooLate) as error:
             why = f"{error}; held by {_held_by(swap, prepared, session)}"
             deadlock = isinstance(error, LockNotAvailable) and error.sqlstate == _DEADLOCK
-            raise _NotNow(why, deadlock=deadlock) from error
+            raise _NotNow(why, passing=deadlock) from error
+        except _SnapshotHeld as error:
+            raise _NotNow(str(error), passing=not locking.held_snapshots(session, _LONG_SECONDS)) from error
         except _ConnectionLost as error:
             raise _NotNow(str(error)) from error
         except _Contradiction as error:
@@ -170,8 +178,17 @@ class _Contradiction(Exception):
     """Rows do not fit each other at this moment."""
 
 
+class _SnapshotHeld(Exception):
+    """A client would read old rows in the new tables."""
+
+
 class _ConnectionLost(Exception):
     """The server says that the transaction has not committed."""
+
+
+def _require_no_snapshot(session: Session, seconds: float) -> None:
+    if found := locking.held_snapshots(session, seconds):
+        raise _SnapshotHeld(f"a snapshot of before the swap is held by {'; '.join(found)}")
 
 
 def _reduce_backlog(swap: Swap, session: Session) -> int:
@@ -183,10 +200,10 @@ def _reduce_backlog(swap: Swap, session: Session) -> int:
     return catch_up.backlog(session, swap.graph, swap.direction)
 
 
-def _attempt(swap: Swap, prepared: _Prepared, session: Session) -> float:
+def _attempt(swap: Swap, prepared: _Prepared, session: Session, snapshot_seconds: float) -> float:
     """One try; the seconds for which clients could not work.
 
-    Raises LockNotAvailable, _TooLate or _ConnectionLost when nothing was changed.
+    Raises LockNotAvailable, _TooLate, _SnapshotHeld or _ConnectionLost when nothing was changed.
     """
     clock = _Clock(swap.options)
     xid: str | None = None
@@ -198,6 +215,7 @@ def _attempt(swap: Swap, prepared: _Prepared, session: Session) -> float:
                 clock.limit(session, prepared.patience_seconds)
                 session.execute(statement)
             locked = time.monotonic()
+            _require_no_snapshot(session, snapshot_seconds)
             for step in _steps(swap, prepared):
                 clock.limit(session)
                 step(session)

@@ -13,6 +13,7 @@ from mandate.errors import DatabaseError, LockNotAvailable
 from mandate.postgres.connection import Row, Session, sql
 from mandate.progress import Reporter
 
+_SNAPSHOTS = (Path(__file__).parent / "sql" / "held_snapshots.sql").read_bytes()
 _HOLDERS = (Path(__file__).parent / "sql" / "lock_holders.sql").read_bytes()
 _ORPHANS = (
     "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity AS a"
@@ -163,8 +164,20 @@ def holders(session: Session, tables: Sequence[sql.Identifier]) -> list[str]:
     return [_in_words(row) for row in session.rows(_HOLDERS, {"tables": names})]
 
 
+def held_snapshots(session: Session, seconds: float) -> list[str]:
+    """Whose transaction began `seconds` ago or longer and sees what was there then, in words; at most five.
+
+    In new tables it would find rows as old as that or older: those of then were not all there yet.
+    """
+    rows = session.rows(_SNAPSHOTS, {"seconds": seconds})
+    return [f"{_who(row)}, {row['state']}, transaction of {row['seconds']} s" for row in rows]
+
+
 def _in_words(row: Row) -> str:
     if row["pid"] is None:
         return f"prepared transaction {row['gid']} of {row['user']} on {row['relation']}"
-    who = f"pid {row['pid']} ({row['user']}, {row['application'] or 'no application name'})"
-    return f"{who} on {row['relation']}, {row['state']}, transaction of {row['seconds']} s"
+    return f"{_who(row)} on {row['relation']}, {row['state']}, transaction of {row['seconds']} s"
+
+
+def _who(row: Row) -> str:
+    return f"pid {row['pid']} ({row['user']}, {row['application'] or 'no application name'})"
