@@ -197,7 +197,12 @@ def _reduce_backlog(swap: Swap, session: Session) -> int:
     catch_up.until_small(
         session, swap.graph, swap.direction, small=largest // 4, limit=largest, watch=swap.watch
     )
-    return catch_up.backlog(session, swap.graph, swap.direction)
+    left = catch_up.backlog(session, swap.graph, swap.direction)
+    if 0 < left <= swap.options.hopeless_backlog:
+        # One row may be a parent that has another key now, and all rows that refer to it follow.
+        catch_up.patient_batch(session, swap.graph, swap.direction, None, swap.watch)
+        left = catch_up.backlog(session, swap.graph, swap.direction)
+    return left
 
 
 def _attempt(swap: Swap, prepared: _Prepared, session: Session, snapshot_seconds: float) -> float:
