@@ -107,6 +107,7 @@ class SmokeSettings(Section):
 
     base_url: str = Field("http://localhost:3000", description="where the service answers")
     domain: str | None = Field(None, description="domain to filter by; one with decisions if unset")
+    token: SecretStr | None = Field(None, description="auditor token, where the service needs one")
     log_globs: list[str] = Field(
         default_factory=lambda: ["/var/log/mandate/*.log"], description="logs scanned for errors"
     )

@@ -202,13 +202,11 @@ def _look(target: Callable[[], Target]) -> _Found | None:
 
 
 def _refuse_open(found: _Found | None, *, exposed: bool) -> None:
-    """Raise UsageError for a server that others can reach and that anybody could use.
-
-    Without a database it starts all the same: every request then needs a token.
-    """
-    if exposed and found is not None and not found.tokens:
+    """Raise UsageError for a server that others can reach, unless there are tokens."""
+    if exposed and not (found and found.tokens):
+        unasked = " (the database cannot be asked whether there are any)" if found is None else ""
         raise UsageError(
-            "without configured tokens the server binds to loopback only",
+            f"without configured tokens the server binds to loopback only{unasked}",
             hint="make tokens first (`mandate token create`), or use --host 127.0.0.1, ::1 or localhost",
         )
 

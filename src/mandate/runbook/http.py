@@ -13,6 +13,8 @@ from email.message import Message
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 import mandate
 from mandate.errors import UsageError
 
@@ -50,14 +52,19 @@ class Response:
             raise NotJson(f"{self.content_type or 'no content type'}: {self.snippet or 'empty'}") from None
 
 
-def get(url: str, timeout_seconds: float, limit_bytes: int = LIMIT_BYTES) -> Response:
-    """GET without following redirects; a proxy of the environment is not used for this machine itself.
+def get(
+    url: str, timeout_seconds: float, limit_bytes: int = LIMIT_BYTES, token: SecretStr | None = None
+) -> Response:
+    """GET, with a bearer token if there is one. Follows no redirects; for this machine itself, no proxy of
+    the environment is used.
 
     `timeout_seconds` bounds the whole call. Raises NoAnswer, and UsageError for a URL that is not http(s).
     """
     deadline = time.monotonic() + timeout_seconds
     started = time.monotonic()
     headers = {"Accept": "application/json", "User-Agent": f"mandate/{mandate.__version__}"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
     request = urllib.request.Request(checked(url), headers=headers)
     try:
         with _opener(url).open(request, timeout=timeout_seconds) as answer:

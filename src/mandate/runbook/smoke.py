@@ -118,6 +118,7 @@ class _Wrong(Exception):
 class _Caller:
     def __init__(self, settings: Settings, session: Session | None, smoke: Smoke, task: Task) -> None:
         self._base = http.checked(settings.smoke.base_url).rstrip("/")
+        self._token = settings.smoke.token
         self._domain = settings.smoke.domain
         self._timeout = settings.smoke.timeout_seconds
         self._counts = _counter(session) if session else None
@@ -142,7 +143,7 @@ class _Caller:
         url = self._base + path + (f"?{urlencode(query)}" if query else "")
         call: dict[str, Any] = {"url": url, "status": None, "ok": False, "milliseconds": None}
         try:
-            answer = http.get(url, self._timeout)
+            answer = http.get(url, self._timeout, token=self._token)
             call |= {"status": answer.status, "milliseconds": round(answer.milliseconds, 1)}
             if answer.status != 200:
                 raise _Wrong(f"answered {answer.status}: {answer.snippet}")
@@ -172,7 +173,7 @@ class _Caller:
             return bool(self._counts(domain)["of_domain"])
         query = urlencode({"domain": domain, "limit": 1})
         try:
-            body = http.get(f"{self._base}/api/decisions?{query}", self._timeout).json()
+            body = http.get(f"{self._base}/api/decisions?{query}", self._timeout, token=self._token).json()
         except (http.NoAnswer, http.NotJson):
             return False
         return isinstance(body, dict) and bool(body.get("decisions"))
