@@ -442,6 +442,21 @@ BEGIN
         EXECUTE format('GRANT %s ON mandate.spec_events TO %s', item.privilege_type, item.grantee);
         RETURN NEXT 'GRANT';
     END LOOP;
+    -- So do row level security's policies, which speak of organization_id and domain.
+    FOR item IN SELECT p.*, pg_get_expr(p.polqual, p.polrelid) AS using_, pg_get_expr(p.polwithcheck, p.polrelid) AS check_,
+                       (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE r::regrole::text END, ', ')
+                        FROM unnest(p.polroles) r) AS roles
+                FROM pg_policy p WHERE p.polrelid = 'mandate.mandate_specs'::regclass ORDER BY p.polname LOOP
+        EXECUTE format('CREATE POLICY %I ON mandate.spec_events AS %s FOR %s TO %s%s%s', item.polname,
+                       CASE WHEN item.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+                       CASE item.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                                        WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+                       item.roles, ' USING (' || item.using_ || ')', ' WITH CHECK (' || item.check_ || ')');
+        RETURN NEXT format('CREATE POLICY (%s)', item.polname);
+    END LOOP;
+    IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'mandate.mandate_specs'::regclass) THEN
+        ALTER TABLE mandate.spec_events ENABLE ROW LEVEL SECURITY;
+    END IF;
 END
 $$;
 
@@ -451,6 +466,8 @@ BEGIN
     INSERT INTO mandate.migration_log (migration_version, migration_name, description)
     VALUES (9, 'Tenant Keys', 'Every key of tenant data begins with organization_id.');
     RETURN NEXT 'INSERT 0 1 (migration_log)';
+    -- A service that runs reads with version 8's words until it looks again.
+    PERFORM pg_notify('mandate_changed', '');
 END
 $$;
 

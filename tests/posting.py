@@ -108,10 +108,13 @@ def counted(target: Target) -> tuple[int, int, int]:
                 (SELECT count(*) FROM mandate.audit_timeline_entries) AS entries,
                 (SELECT count(*) FROM mandate.decision_events d
                  WHERE 1 <> (SELECT count(*) FROM mandate.verdict_events v
-                             WHERE v.decision_id = d.decision_id)
+                             WHERE v.decision_id = d.decision_id
+                                AND v.organization_id IS NOT DISTINCT FROM d.organization_id)
                     OR (SELECT array_agg(details ->> 'type' ORDER BY timestamp)
                         FROM mandate.audit_timeline_entries t
-                        WHERE t.decision_id = d.decision_id AND details ->> 'type' <> 'OUTCOME')
+                        WHERE t.decision_id = d.decision_id
+                            AND t.organization_id IS NOT DISTINCT FROM d.organization_id
+                            AND details ->> 'type' <> 'OUTCOME')
                        IS DISTINCT FROM ARRAY['DECISION_RECORDED', 'VERDICT_ISSUED']) AS torn
             """
         )

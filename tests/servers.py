@@ -40,7 +40,7 @@ HISTORY = seed.Parameters(decisions=2000, domains=6)
 class DatabaseFactory(Protocol):
     """`database("v7")`: a fresh database of that kind, dropped after the test.
 
-    empty; v7, v8: the migration files applied; v7-seeded, v8-seeded: with HISTORY in it.
+    empty; v7, v8, v9: the migration files applied; v7-seeded, v8-seeded: with HISTORY in it.
     """
 
     def __call__(self, kind: str = "empty", *, server: EmbeddedServer | None = None) -> Target: ...
@@ -88,7 +88,7 @@ class Databases:
         self._templates: dict[str, str] = {}
 
     def create(self, kind: str) -> Target:
-        """A fresh database: empty, v7 (001..007 applied), v8 (001..008), v7-seeded or v8-seeded."""
+        """A fresh database: empty, v7 (001..007 applied), v8 (001..008), v9, v7-seeded or v8-seeded."""
         name = f"{kind.replace('-', '_')}_{uuid4().hex[:12]}"
         with connect(self.server.target()) as session:
             if kind == "empty":

@@ -126,13 +126,13 @@ def serving(target: Target | str, log_dir: Path, *arguments: str | Path) -> Iter
                 process.communicate(timeout=60)
 
 
-def migrate_with_psql(target: Target) -> None:
-    """Run 008 the way the guide does."""
+def migrate_with_psql(target: Target, file: Path = MIGRATION_008) -> None:
+    """Run 008 the way the guide does, or another migration."""
     with connect(target) as session:
         psql = programs.find("psql", session.server_version // 10000)
     subprocess.run(
         [psql, "--no-psqlrc", "--quiet"],
-        stdin=MIGRATION_008.open("rb"),
+        stdin=file.open("rb"),
         env=clean_environment(target.environment()),
         check=True,
         capture_output=True,

@@ -23,7 +23,7 @@ from tests.posting import (
 from mandate.postgres.connection import connect
 
 
-@pytest.fixture(scope="module", params=[7, 8], ids=lambda version: f"v{version}")
+@pytest.fixture(scope="module", params=[7, 8, 9], ids=lambda version: f"v{version}")
 def point(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Point]:
     with decision_point(request, tmp_path_factory.mktemp("log"), request.param) as found:
         yield found
@@ -42,7 +42,7 @@ def test_a_decision_is_judged_recorded_and_readable(point: Point) -> None:
     assert verdict["explanation"] == "finance-pause-large says PAUSE: amount 740 > 500"
     assert (verdict["snapshot_id"][:8], verdict["owning_team"]) == ("a0000002", "Payments")
     readable = "finance.prod.payments.refund-agent"
-    assert verdict["scope_id"] == (readable if point.version == 8 else "5c000001-0000-4000-8000-000000000001")
+    assert verdict["scope_id"] == (readable if point.version >= 8 else "5c000001-0000-4000-8000-000000000001")
     where = f"/api/v1/decisions/{body['decision_id']}"
     assert point.service.get(where).json == given
     assert point.service.get(f"{where}/verdict").json == verdict
@@ -99,7 +99,6 @@ def test_the_same_body_again_is_the_same_verdict(point: Point) -> None:
         {"timestamp": "2026-01-31T12:00:01Z"},
         {"unstructured_context": "more"},
         {"intent": None},
-        {"organization_id": None},
     ],
 )
 def test_another_body_under_the_same_id_is_a_conflict(point: Point, change: dict[str, Any]) -> None:
@@ -109,6 +108,18 @@ def test_another_body_under_the_same_id_is_a_conflict(point: Point, change: dict
     answer = post(point.service, decision(**{**body, **change}))
     assert (answer.status, answer.problem) == (409, "decision-conflict")
     assert counted(point.target) == count
+
+
+def test_an_id_is_an_organization_s_own_from_version_9_on(point: Point) -> None:
+    body = decision()
+    first = post(point.service, body)
+    other = post(point.service, {**body, "organization_id": None})
+    if point.version < 9:
+        assert (other.status, other.problem) == (409, "decision-conflict")
+    else:
+        assert (other.status, verdict_of(other)) == (201, "OBSERVE")
+        assert post(point.service, body).json == first.json
+    counted(point.target)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Record:
 
 
 @pytest.fixture(
-    scope="module", params=[(18, 7), (18, 8), (16, 7), (16, 8)], ids=lambda p: f"pg{p[0]}-v{p[1]}"
+    scope="module", params=[(18, 7), (18, 8), (18, 9), (16, 7), (16, 8)], ids=lambda p: f"pg{p[0]}-v{p[1]}"
 )
 def record(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
     major, version = request.param
@@ -75,8 +75,10 @@ def record(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         session.execute(ODD.encode())
         old = session.rows(b"SELECT domain_id::text AS old, name AS new FROM mandate.domains")
         identities = {row["old"]: row["new"] for row in old}
-    if version == 8:
+    if version >= 8:
         migrate_with_psql(target)
+    if version == 9:
+        migrate_with_psql(target, MIGRATIONS / "009_tenant_keys.sql")
     with serving(target, tmp_path_factory.mktemp("log")) as service:
         yield Record(service, target, version, identities)
         assert service.stop() == 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.test_identity import clone
+from tests.posting import decision, decision_point, post
 from tests.servers import DatabaseFactory
 from tests.sqlfiles import MIGRATIONS, dump, failed_checks, prepare, psql
 
@@ -249,3 +251,78 @@ def test_only_version_8_at_rest_becomes_version_9(database: DatabaseFactory) -> 
         tenant_keys.engine(old, Silent()).run()
     assert failed_checks(run(old, PRE_CHECKS)) == {"leftovers"}
     assert "\nverification: FAIL: " in run(old, VERIFICATION)
+
+
+SUPERSEDE = """
+INSERT INTO mandate.mandate_specs (spec_id, version, organization_id, domain, intent, stage, allowed_verdicts,
+    signals, enforcement, status)
+SELECT spec_id, 2, organization_id, domain, intent, stage, allowed_verdicts, signals, enforcement, 'active'
+FROM mandate.mandate_specs WHERE spec_id = 'finance.refund';
+"""
+RETIRE = """
+INSERT INTO mandate.spec_events (organization_id, domain, intent, stage, event, spec_id, version)
+SELECT organization_id, domain, intent, stage, 'retired', spec_id, version
+FROM mandate.mandate_specs WHERE spec_id = 'finance.refund' AND version = 2;
+"""
+
+
+def test_the_service_answers_before_in_and_after_the_reverse_window(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with decision_point(request, tmp_path, 8) as point:
+        engine = tenant_keys.engine(point.target, Silent())
+        bodies: list[dict[str, Any]] = []
+
+        def decided(schema: int, spec_version: int) -> None:
+            """A new decision is taken, and each one before is known."""
+            bodies.append(decision())
+            answer = post(point.service, bodies[-1])
+            assert (answer.status, answer.json["decision"]["spec_version"]) == (201, spec_version)
+            assert [post(point.service, body).status for body in bodies] == [200] * len(bodies)
+            assert point.service.get("/readyz").json["schema_version"] == schema
+            found = point.service.rows("/api/decisions?limit=500")
+            assert {body["decision_id"] for body in bodies} <= {row["decision_id"] for row in found}
+
+        decided(8, 1)
+        engine.run()
+        decided(9, 1)
+        prepare(point.target, SUPERSEDE)
+        decided(9, 2)
+        specs = point.service.rows("/api/specs?domain=finance&intent=issue_refund")
+        assert {row["version"]: row["status"] for row in specs} == {1: "deprecated", 2: "active"}
+        engine.rollback()
+        decided(8, 2)
+        engine.run()
+        engine.finalize()
+        decided(9, 2)
+        prepare(point.target, RETIRE)
+        refusal = post(point.service, decision())
+        assert (refusal.status, refusal.problem) == (422, "no-active-spec")
+
+
+def test_rights_and_row_security_of_specs_are_those_of_their_events(database: DatabaseFactory) -> None:
+    target = database("v8")
+    prepare(
+        target,
+        "CREATE ROLE m009_clerk; GRANT SELECT, INSERT ON mandate.mandate_specs TO m009_clerk;"
+        "CREATE POLICY own ON mandate.mandate_specs TO m009_clerk"
+        " USING (organization_id::text = current_setting('clerk.of')) WITH CHECK (domain = 'pay');"
+        "CREATE POLICY reads ON mandate.mandate_specs FOR SELECT TO m009_clerk USING (true);"
+        "ALTER TABLE mandate.mandate_specs ENABLE ROW LEVEL SECURITY;",
+    )
+    rights = (
+        "SELECT polname, pg_get_expr(polqual, polrelid) AS using,"
+        " pg_get_expr(polwithcheck, polrelid) AS check, polcmd::text,"
+        " polroles::regrole[]::text[] AS roles, relrowsecurity,"
+        " has_table_privilege('m009_clerk', c.oid, 'INSERT') AS insert,"
+        " has_table_privilege('m009_clerk', c.oid, 'DELETE') AS delete"
+        " FROM pg_policy JOIN pg_class c ON c.oid = polrelid WHERE relname = {} ORDER BY 1"
+    )
+    try:
+        run(target, MIGRATION)
+        with connect(target) as session:
+            of_specs = session.rows(rights.format("'mandate_specs'"))
+            assert len(of_specs) == 2
+            assert session.rows(rights.format("'spec_events'")) == of_specs
+    finally:
+        prepare(target, "DROP OWNED BY m009_clerk; DROP ROLE m009_clerk")

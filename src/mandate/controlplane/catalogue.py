@@ -108,7 +108,7 @@ def compile_entry(version: int, row: Row) -> Entry:
         row["snapshot_id"],
         row["snapshot_version"],
         len(scopes),
-        len(row["specs"]),
+        row.get("spec_events", len(row["specs"])),
         judges,
         tuple(dict.fromkeys(found)),
     )
@@ -180,6 +180,11 @@ class Catalogue:
             while len(self._entries) > MOST_DOMAINS:
                 self._entries.popitem(last=False)
         return entry
+
+    async def look_again(self) -> None:
+        """Forget everything, and which version the schema has. Raises DatabaseError."""
+        await self._store.schema_version()
+        self.forget()
 
     def forget(self, organization_id: str | None = None) -> None:
         """Drop what is in memory, of one organization or of all."""

@@ -1,12 +1,15 @@
-"""The same model in two spellings: how statements read a version 7 and a version 8 database.
+"""The same model in three spellings: how statements read a version 7, 8 or 9 database.
 
 A statement is `relations.sql` of its version followed by one shared body; every one names columns that only
-its own version has, so that PostgreSQL itself refuses it when the schema has changed.
+its own version has, so that PostgreSQL itself refuses it when the schema has changed. What a version spells
+as the one before is there once. `/* tenant: a, b */` in a body is where two relations are joined by an id
+alone: in version 9 ids are unique within an organization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -40,20 +43,36 @@ class Dialect:
     own: Mapping[str, bytes]
 
 
+_TENANT = re.compile(rb"/\* tenant: (\w+), (\w+) \*/")
+VERSIONS = (7, 8, 9)
+
+
+def spelled(version: int, read: Callable[[str, str], bytes], name: str) -> bytes:
+    """A file of that version's folder; of version 8's where version 9 says the same."""
+    try:
+        return read(f"v{version}", name)
+    except FileNotFoundError:
+        return read("v8", name)
+
+
+def _body(version: int, name: str) -> bytes:
+    text = _read(f"{name}.sql")
+    return _TENANT.sub(rb"AND \1.organization_id = \2.organization_id", text) if version >= 9 else text
+
+
 def _load(version: int) -> Dialect:
-    folder = f"v{version}"
-    relations, replay = _read(folder, "relations.sql"), _read(folder, "replay.sql")
+    relations, replay = (spelled(version, _read, f"{name}.sql") for name in ("relations", "replay"))
     return Dialect(
         version,
         {
-            **{name: relations + _read(f"{name}.sql") for name in STATEMENTS},
-            **{name: replay + _read(f"{name}.sql") for name in REPLAY_STATEMENTS},
+            **{name: relations + _body(version, name) for name in STATEMENTS},
+            **{name: replay + _body(version, name) for name in REPLAY_STATEMENTS},
         },
-        {name: _read(folder, f"{name}.sql") for name in OWN_STATEMENTS},
+        {name: spelled(version, _read, f"{name}.sql") for name in OWN_STATEMENTS},
     )
 
 
-DIALECTS = {version: _load(version) for version in (7, 8)}
+DIALECTS = {version: _load(version) for version in VERSIONS}
 
 # SQLSTATEs with which a statement of the other version is refused, or that a schema gives while it changes.
 _OUTDATED = {
@@ -67,6 +86,7 @@ _OUTDATED = {
     "42846",  # cannot cast
     "42883",  # operator
     "42P01",  # table
+    "42P10",  # no unique key for ON CONFLICT
     "42P18",  # indeterminate datatype
     "XX000",  # cache lookup, relation with OID: dropped between parse and execution
 }

@@ -106,7 +106,7 @@ NO_FILTERS: dict[str, Any] = {"nobody": NOBODY} | dict.fromkeys(
 class Store:
     """The record behind a pool.
 
-    Speaks to version 7 and version 8: a statement that is refused because the schema changed under it is run
+    Speaks to versions 7, 8 and 9: a statement that is refused because the schema changed under it is run
     once more, in the dialect of the schema that is there now. Raises DatabaseError (or a subclass) and
     NotMandate.
     """
@@ -117,7 +117,7 @@ class Store:
         self._reached: OrderedDict[Principal, tuple[str, ...]] = OrderedDict()
 
     async def schema_version(self) -> int | None:
-        """7, 8 or None (not a schema that this service knows), as the catalogue says now."""
+        """7, 8, 9 or None (not a schema that this service knows), as the catalogue says now."""
         row = (await self._pool.rows(SCHEMA_VERSION))[0]
         dialect = DIALECTS.get(row["version"])
         if dialect is not self._dialect:
@@ -248,7 +248,7 @@ class Store:
         await self.schema_version()
         if self._dialect is None:
             raise NotMandate(
-                "the database has no schema of Mandate that this service knows (version 7 or 8)",
+                "the database has no schema of Mandate that this service knows (version 7, 8 or 9)",
                 hint="`mandate db init` makes one",
             )
         return self._dialect

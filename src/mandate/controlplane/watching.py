@@ -22,11 +22,17 @@ log = structlog.get_logger("mandate.catalogue")
 
 
 async def watch(target: Callable[[], Target], catalogue: Catalogue, application_name: str) -> None:
-    """Forget what is said to have changed, and all after a time of not listening. Runs until cancelled."""
+    """Forget what is said to have changed; all of it after a time of not listening, or when nothing is named.
+
+    Runs until cancelled.
+    """
     while True:
         try:
             async for organization_id in notifications(target(), CHANNEL, application_name):
-                catalogue.forget(organization_id)
+                if organization_id:
+                    catalogue.forget(organization_id)
+                else:
+                    await catalogue.look_again()
         except MandateError as reason:
             log.info("not listening for changes", reason=type(reason).__name__)
         await asyncio.sleep(RECONNECT_SECONDS)

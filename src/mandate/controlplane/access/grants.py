@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mandate.controlplane.access.noticing import NOTICE_SECONDS
 from mandate.controlplane.access.statements import read_sql
-from mandate.controlplane.dialect import SCHEMA_VERSION
+from mandate.controlplane.dialect import SCHEMA_VERSION, VERSIONS
 from mandate.errors import CheckFailed, NotMandate
 from mandate.postgres.connection import Session
 from mandate.rekey import journal
@@ -67,9 +67,9 @@ def excess(session: Session) -> str | None:
 
 def _version(session: Session) -> int:
     version = session.value(SCHEMA_VERSION)
-    if version not in (7, 8):
+    if version not in VERSIONS:
         raise NotMandate(
-            "the database has no schema of Mandate that rights can be given on (version 7 or 8)",
+            "the database has no schema of Mandate that rights can be given on (version 7, 8 or 9)",
             hint="`mandate db init` makes one",
         )
     return int(version)

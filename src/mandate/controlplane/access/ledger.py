@@ -10,7 +10,7 @@ from typing import Any
 from mandate.controlplane.access import tokens
 from mandate.controlplane.access.principal import HeldDomain, Role
 from mandate.controlplane.access.statements import read_sql
-from mandate.controlplane.dialect import SCHEMA_VERSION
+from mandate.controlplane.dialect import SCHEMA_VERSION, VERSIONS, spelled
 from mandate.controlplane.store import UUID_PATTERN
 from mandate.errors import DatabaseError, NotMandate, UsageError
 from mandate.postgres.connection import Row, Session
@@ -19,7 +19,7 @@ SCHEMA = "mandate_access"
 MOST_DOMAINS = 1000
 
 
-_DOMAIN = {version: read_sql(f"v{version}", "domain.sql") for version in (7, 8)}
+_DOMAIN = {version: spelled(version, read_sql, "domain.sql") for version in VERSIONS}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def create(
     version = session.value(SCHEMA_VERSION)
     if version not in _DOMAIN:
         raise NotMandate(
-            "the database has no schema of Mandate that tokens can be made for (version 7 or 8)",
+            "the database has no schema of Mandate that tokens can be made for (version 7, 8 or 9)",
             hint="`mandate db init` makes one",
         )
     organization_id = _organization(session, organization)

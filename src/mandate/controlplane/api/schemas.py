@@ -340,4 +340,4 @@ class Health(BaseModel):
 
     status: Literal["ok"]
     version: str
-    schema_version: Literal[7, 8]
+    schema_version: Literal[7, 8, 9]

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from mandate.controlplane.access.about import EVERYTHING
-from mandate.controlplane.dialect import SCHEMA_VERSION, may_be_outdated
+from mandate.controlplane.dialect import SCHEMA_VERSION, VERSIONS, may_be_outdated, spelled
 from mandate.controlplane.governance import planning
 from mandate.controlplane.governance.documents import Document
 from mandate.controlplane.governance.planning import Change, Plan
@@ -29,7 +29,9 @@ def _read(*path: str) -> bytes:
 
 
 _TABLES = ("organizations", "domains", "scopes", "specs", "snapshots")
-_SELECT = {version: {table: _read(f"v{version}", f"{table}.sql") for table in _TABLES} for version in (7, 8)}
+_SELECT = {
+    version: {table: spelled(version, _read, f"{table}.sql") for table in _TABLES} for version in VERSIONS
+}
 _INSERT = {
     kind: _read(f"insert_{kind}.sql") for kind in ("organization", "domain", "scope", "spec", "policies")
 }
@@ -74,11 +76,11 @@ class Ids:
 
 
 def version_of(session: Session) -> int:
-    """7 or 8. Raises NotMandate."""
+    """7, 8 or 9. Raises NotMandate."""
     version = session.value(SCHEMA_VERSION)
     if version not in _SELECT:
         raise NotMandate(
-            "the database has no schema of Mandate that can be governed (version 7 or 8)",
+            "the database has no schema of Mandate that can be governed (version 7, 8 or 9)",
             hint="`mandate db init` makes one",
         )
     return int(version)

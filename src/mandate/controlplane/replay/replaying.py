@@ -178,7 +178,7 @@ def _dialect(session: Session) -> Dialect:
     found = DIALECTS.get(session.value(SCHEMA_VERSION))
     if found is None:
         raise NotMandate(
-            "the database has no schema of Mandate that can be replayed (version 7 or 8)",
+            "the database has no schema of Mandate that can be replayed (version 7, 8 or 9)",
             hint="`mandate db init` makes one",
         )
     return found

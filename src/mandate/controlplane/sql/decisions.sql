@@ -7,9 +7,9 @@ SELECT d.timestamp::text AS position_1, d.decision_id::text AS position_2,
         'spec_id', d.spec_id, 'spec_version', d.spec_version, 'verdict', v.verdict
     )::text AS body
 FROM decision d
-LEFT JOIN verdict v ON v.decision_id = d.decision_id AND NOT EXISTS (
+LEFT JOIN verdict v ON v.decision_id = d.decision_id /* tenant: v, d */ AND NOT EXISTS (
     SELECT FROM mandate.verdict_events later
-    WHERE later.decision_id = v.decision_id AND (later.timestamp, later.verdict_id) > (v.timestamp, v.verdict_id)
+    WHERE later.decision_id = v.decision_id /* tenant: later, v */ AND (later.timestamp, later.verdict_id) > (v.timestamp, v.verdict_id)
 )
 WHERE (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_id)s)
     AND (%(intent)s::text IS NULL OR d.intent = %(intent)s)

@@ -28,21 +28,22 @@ FROM unnest(
 ) AS g (
     place, decision_id, organization_id, domain, intent, stage, actor, target, body, timestamp, text, given
 )
-JOIN decision d ON d.decision_id = g.decision_id
+JOIN decision d ON d.decision_id = g.decision_id /* tenant: d, g */
 LEFT JOIN LATERAL (
     SELECT t.details
     FROM mandate.audit_timeline_entries t
-    WHERE t.decision_id = d.decision_id AND t.details ->> 'type' = 'DECISION_RECORDED'
+    WHERE t.decision_id = d.decision_id /* tenant: t, d */ AND t.details ->> 'type' = 'DECISION_RECORDED'
     ORDER BY t.timestamp, t.entry_id
     LIMIT 1
 ) r ON true
 LEFT JOIN LATERAL (
-    SELECT f.* FROM verdict f WHERE f.decision_id = d.decision_id ORDER BY f.timestamp DESC, f.verdict_id DESC LIMIT 1
+    SELECT f.* FROM verdict f WHERE f.decision_id = d.decision_id /* tenant: f, d */
+    ORDER BY f.timestamp DESC, f.verdict_id DESC LIMIT 1
 ) v ON true
 LEFT JOIN LATERAL (
     SELECT COALESCE(t.details -> 'explanation', to_jsonb(t.summary)) AS explanation
     FROM mandate.audit_timeline_entries t
-    WHERE t.decision_id = d.decision_id AND t.details ->> 'type' = 'VERDICT_ISSUED'
+    WHERE t.decision_id = d.decision_id /* tenant: t, d */ AND t.details ->> 'type' = 'VERDICT_ISSUED'
     ORDER BY t.timestamp DESC, t.entry_id DESC
     LIMIT 1
 ) e ON true

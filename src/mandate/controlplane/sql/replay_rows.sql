@@ -3,7 +3,7 @@ SELECT d.decision_id, d.timestamp, d.actor, d.target, d.context, d.scope,
     d.organization_id, d.domain, d.intent, d.stage, d.spec_id, d.spec_version,
     v.verdict, array_to_json(v.matched_policy_ids), v.snapshot_id, v.organization_id, v.domain, v.spec_id, v.spec_version
 FROM decision d
-LEFT JOIN verdict v ON v.decision_id = d.decision_id
+LEFT JOIN verdict v ON v.decision_id = d.decision_id /* tenant: v, d */
 WHERE (d.timestamp, d.decision_id) > (%(after_time)s::timestamptz, %(after_id)s::uuid)
     AND d.timestamp >= %(since)s::timestamptz AND d.timestamp < %(until)s::timestamptz
     AND d.created_at <= %(received)s::timestamptz

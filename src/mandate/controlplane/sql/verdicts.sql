@@ -4,11 +4,11 @@ SELECT v.timestamp::text AS position_1, v.verdict_id::text AS position_2,
         'verdict_id', v.verdict_id, 'organization_id', v.organization_id, 'domain', v.domain,
         'decision_id', v.decision_id, 'snapshot_id', v.snapshot_id, 'verdict', v.verdict,
         'matched_policy_ids', v.matched_policy_ids,
-        -- Neither version has a column for it: it is in the timeline entry that recorded the verdict.
+        -- No version has a column for it: it is in the timeline entry that recorded the verdict.
         'explanation', (
             SELECT COALESCE(t.details -> 'explanation', to_jsonb(t.summary))
             FROM mandate.audit_timeline_entries t
-            WHERE t.decision_id = v.decision_id
+            WHERE t.decision_id = v.decision_id /* tenant: t, v */
                 AND (%(principal_organization)s::uuid IS NULL OR t.organization_id = %(principal_organization)s::uuid)
                 AND t.details ->> 'type' = 'VERDICT_ISSUED'
             ORDER BY t.timestamp DESC, t.entry_id DESC
@@ -18,7 +18,7 @@ SELECT v.timestamp::text AS position_1, v.verdict_id::text AS position_2,
         'owning_team', v.owning_team, 'timestamp', v.timestamp
     )::text AS body
 FROM verdict v
-LEFT JOIN mandate.decision_events d ON d.decision_id = v.decision_id
+LEFT JOIN mandate.decision_events d ON d.decision_id = v.decision_id /* tenant: d, v */
     AND (%(principal_organization)s::uuid IS NULL OR d.organization_id = %(principal_organization)s::uuid)
 WHERE (%(decision_id)s::uuid IS NULL OR v.decision_id = %(decision_id)s)
     AND (%(organization_id)s::uuid IS NULL OR v.organization_id = %(organization_id)s)

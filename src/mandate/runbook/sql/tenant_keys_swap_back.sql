@@ -42,3 +42,4 @@ DROP TRIGGER fill_verdict_events_owning_team ON mandate_new_009.verdict_events;
 DROP TRIGGER activate_mandate_specs ON mandate_new_009.mandate_specs;
 DROP FUNCTION mandate.fill_verdict_owning_team(), mandate.activate_spec(), mandate.validate_spec_event();
 DELETE FROM mandate_conductor.migration_009_made;
+SELECT pg_notify('mandate_changed', '');

@@ -21,7 +21,7 @@ BEGIN
     FOR item IN SELECT relname FROM pg_catalog.pg_class
                 WHERE relnamespace = 'mandate'::regnamespace AND relkind IN ('r', 'p') AND relname IN (
                     'organizations', 'domains', 'scopes', 'mandate_specs', 'policy_snapshots', 'decision_events',
-                    'verdict_events', 'audit_timeline_entries') LOOP
+                    'verdict_events', 'audit_timeline_entries', 'spec_events') LOOP
         EXECUTE format('GRANT INSERT ON mandate.%I TO mandate_runtime', item.relname);
     END LOOP;
 
