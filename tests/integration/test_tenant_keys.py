@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import mandate
 from tests.integration.test_identity import clone
 from tests.posting import decision, decision_point, post
 from tests.servers import DatabaseFactory
@@ -326,3 +327,22 @@ def test_rights_and_row_security_of_specs_are_those_of_their_events(database: Da
             assert session.rows(rights.format("'spec_events'")) == of_specs
     finally:
         prepare(target, "DROP OWNED BY m009_clerk; DROP ROLE m009_clerk")
+
+
+def test_the_command_line_runs_009_with_all_that_belongs_to_it(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = database("v8")
+    spec_file = str(MIGRATIONS / "009.toml")
+    by_hand = clone(target, database)
+    run(by_hand, MIGRATION)
+    env = target.environment()
+    done = mandate("rekey", "run", spec_file, "--deadline", "30", env=env)
+    assert done.returncode == 0, done.stderr
+    assert mandate("rekey", "finalize", spec_file, env=env).returncode == 0
+    assert dump(target) == dump(by_hand)
+    other = tmp_path / "other.toml"
+    text = (MIGRATIONS / "009.toml").read_text("utf-8")
+    other.write_text(text.replace('default = "now()"', 'default = "clock_timestamp()"'), "utf-8")
+    refusal = mandate("rekey", "run", str(other), env=env)
+    assert (refusal.returncode, "its file is another" in refusal.stderr) == (2, True)

@@ -11,12 +11,14 @@ import typer
 
 from mandate.cli import control, options, output, rekey_load, rekey_plan
 from mandate.cli.output import Format
+from mandate.errors import UsageError
 from mandate.postgres import lock
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
 from mandate.rekey import cutover as cutting_over
 from mandate.rekey import engine, forecast, journal, load, refuse, spec
 from mandate.rekey.discover import discover
+from mandate.runbook import tenant_keys
 
 app = typer.Typer(
     help="Change the keys of live tables: verified before the swap, reversible after it.",
@@ -45,6 +47,19 @@ class _Asked:
 
 def _load(file: Path, dsn: str | None, config: Path | None) -> _Asked:
     return _Asked(spec.read(file), resolve(options.load(config, {"database.dsn": dsn})))
+
+
+def _engine(asked: _Asked, chosen: engine.Options, format: Format) -> engine.Engine:
+    """The engine; that of migration 009 does what belongs to it beside the tables. Raises UsageError."""
+    reporter = output.ConsoleReporter(format)
+    if asked.spec.rekey.name != tenant_keys.NAME:
+        return engine.Engine(asked.target, asked.spec, chosen, reporter)
+    if asked.spec.model_dump() != tenant_keys.spec().model_dump():
+        raise UsageError(
+            f"{tenant_keys.NAME} is the name of Mandate's own migration, and its file is another",
+            hint="give your change another name, or the file that comes with mandate",
+        )
+    return tenant_keys.engine(asked.target, reporter, chosen)
 
 
 @app.command()
@@ -121,7 +136,7 @@ def run(
         swap=cutting_over.Options(deadline_seconds=deadline, attempts=attempts),
         force_space=force_space,
     )
-    made = engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format))
+    made = _engine(asked, chosen, format)
     with lock.held(asked.target, f"mandate-rekey {asked.spec.rekey.name} pid {os.getpid()}") as session:
         if hold_cutover:
             journal.begin(session, asked.spec)
@@ -186,7 +201,7 @@ def _end(
 ) -> dict[str, Any]:
     asked = _load(file, dsn, config)
     chosen = engine.Options(jobs=jobs or os.cpu_count() or 1)
-    made = engine.Engine(asked.target, asked.spec, chosen, output.ConsoleReporter(format))
+    made = _engine(asked, chosen, format)
     with lock.held(asked.target, f"mandate-rekey {asked.spec.rekey.name} pid {os.getpid()}"):
         return made.rollback() if how == "rollback" else made.finalize()
 
@@ -275,7 +290,7 @@ def abort(
 ) -> int:
     """End a change before its swap and leave nothing of it; works whether its run is alive or dead."""
     asked = _load(file, dsn, config)
-    made = engine.Engine(asked.target, asked.spec, engine.Options(), output.ConsoleReporter(format))
+    made = _engine(asked, engine.Options(), format)
     return control.end(made, format, f"mandate-rekey {asked.spec.rekey.name} pid ")
 
 
