@@ -112,7 +112,51 @@ ODD = Sample(
     before="CREATE TABLE marks (hen bigint, mark text);",
 )
 
-SAMPLES = {sample.name: sample for sample in (PAGILA, CHINOOK, NORTHWIND, PGBENCH, ODD)}
+DJANGO = Sample(
+    "django",
+    writes=(
+        "INSERT INTO auth_user (password, is_superuser, username, date_joined)"
+        f" VALUES ('x', false, '{MARK}', now())",
+        # Deferred: the member comes before the user.
+        "WITH n AS (SELECT nextval('auth_user_id_seq') AS id), g AS (INSERT INTO auth_user_groups (user_id,"
+        " group_id) SELECT id, 1 FROM n) INSERT INTO auth_user (id, password, is_superuser, username,"
+        " date_joined) SELECT id, 'x', false, id::text, now() FROM n",
+        "INSERT INTO django_admin_log (action_time, action_flag, content_type_id, user_id)"
+        " SELECT now(), 1, 1 + (random() * 29)::int, 1 + (random() * 499)::int",
+        "UPDATE auth_user SET last_login = now() WHERE id = (SELECT 1 + (random() * 499)::int)",
+        "DELETE FROM django_admin_log WHERE id = (SELECT 1 + (random() * 1999)::int)",
+        "UPDATE django_content_type SET model = model || '' WHERE id = (SELECT 1 + (random() * 29)::int)",
+    ),
+    marked=("SELECT username AS mark FROM auth_user",),
+    intended=(
+        (r"^    (user_id|group_id|content_type_id) integer", r"    \1 bigint"),
+        (
+            r"(CREATE TABLE public.(?:auth_user|auth_group|django_content_type) \(\n    id) integer",
+            r"\1 bigint",
+        ),
+        (r"(SEQUENCE public.auth_(?:user|group)_id_seq)\n    AS integer", r"\1"),
+    ),
+)
+
+TENANTS = Sample(
+    "tenants",
+    writes=(
+        "INSERT INTO saas.documents (tenant_id, author, title)"
+        f" SELECT 1 + (random() * 19)::int, 1 + (random() * 6)::int, '{MARK}'",
+        "INSERT INTO saas.comments SELECT tenant_id, id, 2, 'more' FROM saas.documents"
+        " WHERE id = (SELECT 1 + (random() * 999)::int) ON CONFLICT DO NOTHING",
+        "UPDATE saas.documents SET shared = NOT shared WHERE id = (SELECT 1 + (random() * 999)::int)",
+        "DELETE FROM saas.users WHERE tenant_id = (SELECT 1 + (random() * 19)::int) AND id = 20",
+        "SELECT count(*) FROM saas.authors",
+    ),
+    marked=("SELECT title AS mark FROM saas.documents",),
+    intended=(
+        (r"^    tenant_id integer", "    tenant_id bigint"),
+        (r"(CREATE TABLE saas.tenants \(\n    id) integer", r"\1 bigint"),
+    ),
+)
+
+SAMPLES = {sample.name: sample for sample in (PAGILA, CHINOOK, NORTHWIND, PGBENCH, ODD, DJANGO, TENANTS)}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
