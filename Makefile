@@ -42,6 +42,7 @@ bench: $(dev_stamp) ## run the benchmarks of bench/ (long)
 	@$(bin)/python -m bench.migrate $(BENCH_ARGS)
 	@$(bin)/python -m bench.online $(BENCH_ARGS)
 	@$(bin)/python -m bench.replay $(BENCH_ARGS)
+	@$(bin)/python -m bench.api $(BENCH_ARGS)
 
 docs: $(dev_stamp) ## regenerate the reference pages from the code
 	@$(bin)/python -m scripts.reference
