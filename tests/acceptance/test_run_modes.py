@@ -25,6 +25,12 @@ def told(target: Target, place: Path, *arguments: str) -> str:
     return " ".join(done.stdout.split())
 
 
+def newest_page(place: Path) -> str:
+    """The report of the run that was written last."""
+    pages = sorted(place.glob("runs/*/report.html"), key=lambda path: path.stat().st_mtime)
+    return pages[-1].read_text("utf-8")
+
+
 @pytest.mark.parametrize("flag", ["--offline", "--online", "--plain-sql"])
 def test_every_way_ends_in_the_same_schema_and_rows(
     database: DatabaseFactory, tmp_path: Path, flag: str
@@ -61,21 +67,31 @@ def test_the_window_is_shown_goes_back_and_ends(database: DatabaseFactory, tmp_p
         asked = conducting.command(target, tmp_path, command, "008")
         assert asked.code == 10, "nobody said yes"
     assert version(target) == 8
-    assert "ROLLED BACK" in told(target, tmp_path, "rollback", "008", "--yes")
+    back = told(target, tmp_path, "rollback", "008", "--yes")
+    assert "ROLLED BACK" in back
+    assert "Version 7 is in use, with everything written since" in back
+    page = newest_page(tmp_path)
+    assert "Phases of the engine" in page
+    assert "Written since, taken over" in page
     assert version(target) == 7
     assert named_rows(target) == before
     assert "rolled back already" in told(target, tmp_path, "rollback", "008", "--yes")
     assert "holds everything that was written since" in told(target, tmp_path, "report", "008")
     assert conducting.run(target, tmp_path).code == 0
     assert named_rows(target) == before
-    assert "COMPLETE" in told(target, tmp_path, "finalize", "008", "--yes")
+    ended = told(target, tmp_path, "finalize", "008", "--yes")
+    assert "COMPLETE" in ended
+    assert "Version 7's tables are gone" in ended
+    page = newest_page(tmp_path)
+    assert "Disk given back" in page
+    assert "mandate_pre_008.decision_events" in page
     assert "finalized already" in told(target, tmp_path, "finalize", "008", "--yes")
     late = conducting.command(target, tmp_path, "rollback", "008", "--yes")
     assert late.code == 9
     assert "finalized" in late.stderr
     assert "--from-backup" in late.stderr
-    back = conducting.command(target, tmp_path, "rollback", "008", "--from-backup", "--yes")
-    assert back.code == 0, back.stderr
+    restored = conducting.command(target, tmp_path, "rollback", "008", "--from-backup", "--yes")
+    assert restored.code == 0, restored.stderr
     assert version(target) == 7
 
 

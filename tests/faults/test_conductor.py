@@ -301,7 +301,10 @@ def test_an_edited_migration_file_is_refused_with_3(database: DatabaseFactory, t
     assert "005_specs.sql was edited after it was applied" in done.stderr
 
 
-def test_postgresql_stopped_immediately_in_the_migration(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "open_question"), [("--plain-sql", "committed"), ("--offline", "swapped")])
+def test_postgresql_stopped_immediately_in_the_migration(
+    tmp_path: Path, flag: str, open_question: str
+) -> None:
     with running_server(18) as server:
         target = server.target("mandate")
         migrations.init(target, to=7)
@@ -310,13 +313,13 @@ def test_postgresql_stopped_immediately_in_the_migration(tmp_path: Path) -> None
         with connect(target) as blocker:
             blocker.execute("BEGIN")
             blocker.execute("LOCK TABLE mandate.audit_timeline_entries IN ACCESS SHARE MODE")
-            conductor = conducting.start(target, tmp_path, *QUIET, "--plain-sql", env=IGNORE_ALL)
+            conductor = conducting.start(target, tmp_path, *QUIET, flag, env=IGNORE_ALL)
             conductor.begins("migrate")
             _await_lock(target)
             embedded.stop(server.data_dir, mode="immediate")
         done = conductor.finish()
         assert done.code == 9, done.stdout
-        assert "whether it committed is not known" in " ".join(done.stdout.split())
+        assert f"whether it {open_question} is not known" in " ".join(done.stdout.split())
         assert "unchanged" not in done.stdout
         embedded.start(server.data_dir, port=server.port)
         assert version(target) == 7
@@ -332,7 +335,7 @@ def _await_lock(target: Target) -> None:
         with connect(target) as session:
             if session.rows(
                 "SELECT pid FROM pg_stat_activity"
-                " WHERE application_name LIKE '%-psql' AND wait_event_type = 'Lock'"
+                " WHERE application_name ~ '-psql$|^mandate-rekey-008' AND wait_event_type = 'Lock'"
             ):
                 return
         waiting.wait(0.05)

@@ -36,7 +36,7 @@ def opening(record: RunRecord, verb: str, because: str, settings: Settings) -> I
     yield f"  migrates   {modes.words(record.mode)}"
     yield f"  services   {settings.services.kind}"
     yield f"  files      {short_path(record.directory)}"
-    if settings.services.kind == "none" and record.mode != modes.ONLINE:
+    if settings.services.kind == "none" and record.mode != modes.ONLINE and verb != "Finalizing":
         yield "  note       no services are configured: stop and start them yourself"
 
 
@@ -88,7 +88,7 @@ def ending(
         lines += wrapped(verdict(record).state, "state ")
     if _migrated(record):
         lines += ["", *_ticks("Checklist", record.checklist)]
-    if record.status == "complete":
+    if record.status in ("complete", "rolled-back"):
         lines += _way_back(record)
     lines.append("")
     lines += [f"{name:<9} {short_path(str(path))}" for name, path in files.items()]
@@ -97,12 +97,27 @@ def ending(
 
 
 def _way_back(record: RunRecord) -> Iterator[str]:
-    """What a run by the engine leaves open."""
-    if modes.by_engine(record.mode) and record.step("finalize") is None:
+    """What a run by the engine leaves open, or what its end means."""
+    if not modes.by_engine(record.mode):
+        return
+    final, back = record.step("finalize"), record.step("rollback")
+    if record.status == "rolled-back":
+        if back is not None and back.status == "passed" and back.evidence.get("method") == "engine":
+            yield ""
+            yield "Version 7 is in use, with everything written since. Next:"
+            yield "  mandate diagnose 008   why it was not to stay"
+            yield "  mandate run 008        forward again, with a new backup"
+    elif final is None:
         yield ""
         yield "Version 7's tables are kept beside, to go back to. Next, when you have seen enough:"
         yield "  mandate rollback 008   back, with everything written since"
         yield "  mandate finalize 008   drop them; their disk is given back"
+    elif final.status == "passed":
+        yield ""
+        freed = size(final.evidence.get("bytes_freed", 0))
+        yield f"Version 7's tables are gone; {freed} of disk are given back."
+        yield "Next: keep the backup. From here on going back means restoring it:"
+        yield "  mandate rollback 008 --from-backup   what was written since is exported"
 
 
 def window(found: Window) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -41,6 +42,9 @@ from mandate.runbook.window import Window
 
 FINALIZE = "finalize"
 FROM_BACKUP = "`mandate rollback 008 --from-backup` restores the backup; what was written since is exported"
+
+# Where a step's own line has its text.
+_UNDER_A_STEP = 11
 
 Approve = Callable[[Window], bool]
 
@@ -198,7 +202,8 @@ class _End:
     def play(self, step: Step) -> str:
         """A step of the guide, as part of this one."""
         outcome = step.run(self._context())
-        self._watcher.reporter.line(f"           {step.name}: {outcome.summary}")
+        for line in textwrap.wrap(f"{step.name}: {outcome.summary}", 80 - _UNDER_A_STEP):
+            self._watcher.reporter.line(" " * _UNDER_A_STEP + line)
         return outcome.summary
 
     def _context(self) -> Context:
@@ -260,12 +265,12 @@ class _Finalize(_End):
     title = "Drop version 7's tables"
 
     def act(self, context: Context) -> tuple[str, Mapping[str, Any]]:
-        before = window.look(self._session)
+        before, dropped = window.look(self._session), window.tables(self._session)
         evidence = engine_run.engine(context).finalize()
         report = checks.run(self._session, files.verification(), context.reporter)
         checks.clean_up(self._session)
         freed = before.bytes if before else 0
-        figures = {**evidence, **report.as_evidence(), "bytes_freed": freed}
+        figures = {**evidence, **report.as_evidence(), "bytes_freed": freed, "dropped": dropped}
         if not report.passed:
             names = ", ".join(check.id for check in report.failing())
             raise VerificationFailed(
@@ -273,4 +278,7 @@ class _Finalize(_End):
                 hint="`mandate diagnose 008` shows the rows",
                 evidence=figures,
             )
-        return f"finalized: {freed / (1 << 20):,.1f} MiB given back; version 8 verified once more", figures
+        text = (
+            f"finalized: version 7's {len(dropped)} tables dropped, {freed / (1 << 20):,.1f} MiB given back"
+        )
+        return f"{text}; version 8 verified once more", figures

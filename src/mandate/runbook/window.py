@@ -42,3 +42,12 @@ def look(session: Session) -> Window | None:
         ([RETAINED, WORK],),
     )
     return Window(change.swapped_at, behind, size)
+
+
+def tables(session: Session) -> list[str]:
+    """The tables that finalize drops, as schema.table."""
+    rows = session.rows(
+        "SELECT schemaname || '.' || tablename AS name FROM pg_tables WHERE schemaname = %s ORDER BY 1",
+        (RETAINED,),
+    )
+    return [row["name"] for row in rows]

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
+from mandate.runbook import modes
 from mandate.runbook.checklist import checklist, criteria, evidence_of, items, judges
 from mandate.runbook.evidence import FileDigest
 from mandate.runbook.record import RunRecord, StepRecord
@@ -70,6 +71,8 @@ def _environment() -> Environment:
         clock=words.clock,
         cell=words.cell,
         visible=words.visible,
+        way=modes.words,
+        kept_beside=modes.by_engine,
         sections=sections,
         first=first,
         columns=columns,
