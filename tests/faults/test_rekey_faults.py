@@ -158,7 +158,7 @@ def test_postgresql_stopped_immediately_it_goes_on(tmp_path: Path, phase: str) -
         ("", "rekey"),
         ("[rekey]\nname = 'x'\n", "key"),
         ("[rekey]\nname = 'X Y'\n[[key]]\ntable='a.b'\ncolumns=['c']\n[[key.new]]\nname='d'\n", "name"),
-        (TO_BIGINT.replace("shop.orders", "shop.nothing"), "no ordinary table shop.nothing"),
+        (TO_BIGINT.replace("shop.orders", "shop.nothing"), "there is no table shop.nothing"),
         (TO_BIGINT.replace('columns = ["id"]', 'columns = ["nothing"]'), "no column nothing"),
         (TO_BIGINT.replace('"id::bigint"', '"id); DROP TABLE shop.orders; SELECT (1"'), "expression"),
         (TO_BIGINT.replace('"bigint"', '"bigint); DROP TABLE shop.orders --"'), "type"),
