@@ -14,7 +14,7 @@ venv := PYTHON="$(PYTHON)" UV="$(UV)" sh scripts/venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast lint format bench docs lock test-deps clean
+.PHONY: help demo test test-thorough test-fast lint format bench docs lock test-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ help: ## list the targets
 demo: $(run_stamp) ## run migration 008 end to end on an embedded PostgreSQL, with a report
 	@$(bin)/mandate demo $(DEMO_ARGS)
 
-test: $(dev_stamp) ## run all tests
+test: $(dev_stamp) ## run the tests
+	@$(bin)/pytest -n 2 -m "not thorough" $(PYTEST_ARGS)
+
+test-thorough: $(dev_stamp) ## run all tests, those that only repeat others more often too
 	@$(bin)/pytest -n 2 $(PYTEST_ARGS)
 
 test-fast: $(dev_stamp) ## run the tests that take seconds

@@ -70,10 +70,16 @@ def test_whatever_it_waits_for_an_abort_is_obeyed(target: Target, held: str, wor
     with connect(target, application_name="forgotten") as forgotten:
         forgotten.execute("BEGIN")
         forgotten.execute(held.encode())
-        engine, reporter = saying(change(target, TO_BIGINT), word, lambda: ask(target, abort=True))
+        asked = threading.Event()
+
+        def abort() -> None:
+            ask(target, abort=True)
+            asked.set()
+
+        engine, reporter = saying(change(target, TO_BIGINT), word, abort)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(engine.run)
-            until_asked(target)
+            assert asked.wait(60), "nobody was asked to abort"
             # What is in the way of the end as well is gone by then.
             forgotten.execute("ROLLBACK") if "SHARE" in held else None
             with pytest.raises(Aborted):
@@ -82,16 +88,6 @@ def test_whatever_it_waits_for_an_abort_is_obeyed(target: Target, held: str, wor
     with connect(target) as session:
         assert schemas_left(session) == []
         assert not session.rows("SELECT FROM pg_trigger WHERE NOT tgisinternal")
-
-
-def until_asked(target: Target) -> None:
-    tick = threading.Event()
-    with connect(target) as session:
-        for _ in range(600):
-            if journal.exists(session) and journal.control(session, "shop").abort:
-                return
-            tick.wait(0.05)
-    raise AssertionError("nobody was asked to abort")
 
 
 def test_an_abort_that_comes_after_the_swap_does_not_keep_it_from_ending(target: Target) -> None:

@@ -34,10 +34,28 @@ from mandate.postgres.script import Statement, read
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_ends_in_the_reference_schema(
+    postgres: EmbeddedServer, database: DatabaseFactory, name: str
+) -> None:
+    ends_in_the_reference_schema(postgres, database, name)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_ends_there_on_every_server(
     any_postgres: EmbeddedServer, database: DatabaseFactory, name: str
 ) -> None:
+    ends_in_the_reference_schema(any_postgres, database, name)
+
+
+def test_every_server_ends_in_the_reference_schema(
+    any_postgres: EmbeddedServer, database: DatabaseFactory
+) -> None:
+    ends_in_the_reference_schema(any_postgres, database, "full")
+
+
+def ends_in_the_reference_schema(server: EmbeddedServer, database: DatabaseFactory, name: str) -> None:
     shape = SHAPES[name]
-    target = make(database, any_postgres, shape)
+    target = make(database, server, shape)
     checks = psql(target, PRE_CHECKS)
     assert checks.returncode == 0, checks.stderr
     assert failed_checks(checks.stdout) == set(), checks.stdout

@@ -482,7 +482,8 @@ def _run_one(crew: _Crew, task: Task) -> None:
     if crew.gate is not None:
         crew.gate()
     session = crew.idle.get()
-    crew.under_way[session.pid] = task.effort
+    pid = session.pid
+    crew.under_way[pid] = task.effort
     try:
         with session.transaction():
             session.execute("SET LOCAL search_path = ''")
@@ -494,5 +495,6 @@ def _run_one(crew: _Crew, task: Task) -> None:
             for statement in task.statements:
                 session.execute(statement)
     finally:
-        del crew.under_way[session.pid]
+        # A connection that was lost has no number any more.
+        del crew.under_way[pid]
         crew.idle.put(session)

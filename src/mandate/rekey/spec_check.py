@@ -99,8 +99,8 @@ def _quoted(name: str) -> str:
 
 
 def _require_free_names(table: NewTable, group: Group) -> None:
-    """A new column must not take the name of one that stays; but a child's, which a map is compared with."""
-    if not group.owner and not group.change.inline:
+    """A new column must not take the name of one that stays, unless its rows are compared with a map."""
+    if not group.change.inline:
         return
     key = group.change.key
     mine = {*group.old, *key.drop} if group.owner else set(group.old)

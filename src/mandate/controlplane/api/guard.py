@@ -185,11 +185,14 @@ def _log(method: str, scope: Scope, current: Exchange) -> None:
         fields["decision_id"] = current.decision_id
     if current.problem:
         fields["problem"] = current.problem
+    ours = current.status is None or current.status >= 500
+    if current.reason is not None:
+        fields["reason"] = current.reason
     if current.cause is not None:
         log.error("request", exc_info=current.cause, **fields)
-    elif current.reason is not None:
-        log.error("request", reason=current.reason, **fields)
-    elif current.status is not None and current.status >= 500:
+    elif ours and current.reason is not None:
+        log.error("request", **fields)
+    elif ours:
         log.warning("request", **fields)
     else:
         log.info("request", **fields)
