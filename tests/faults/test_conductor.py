@@ -301,7 +301,14 @@ def test_an_edited_migration_file_is_refused_with_3(database: DatabaseFactory, t
     assert "005_specs.sql was edited after it was applied" in done.stderr
 
 
-@pytest.mark.parametrize(("flag", "open_question"), [("--plain-sql", "committed"), ("--offline", "swapped")])
+@pytest.mark.parametrize(
+    ("flag", "open_question"),
+    [
+        ("--plain-sql", "committed"),
+        # tests/faults/test_rekey_stops.py stops the engine in every phase; this waits a minute.
+        pytest.param("--offline", "swapped", marks=pytest.mark.thorough),
+    ],
+)
 def test_postgresql_stopped_immediately_in_the_migration(
     tmp_path: Path, flag: str, open_question: str
 ) -> None:
