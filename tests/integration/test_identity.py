@@ -79,6 +79,16 @@ def forward_and_back(server: EmbeddedServer, database: DatabaseFactory, name: st
     assert dump(target) == REFERENCE.read_text("utf-8")
 
 
+class Said(Silent):
+    """Keeps what a person would read."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def written_in_version_8(session: Session) -> None:
     """A domain, scopes, a snapshot whose policies name them, and events, as clients write them."""
     session.execute(
@@ -108,13 +118,15 @@ def test_what_is_born_in_the_reverse_window_survives_the_way_back_and_forth(
     target = database("v7-seeded")
     with connect(target) as session:
         known = session.rows("SELECT domain_id, name FROM mandate.domains ORDER BY 1")
-    engine = identity.engine(target, Silent())
+    said = Said()
+    engine = identity.engine(target, said)
     engine.run()
     with connect(target) as session:
         written_in_version_8(session)
     in_version_8 = contents(target)
 
     engine.rollback()
+    assert any("not unique" in line for line in said.lines)
     with connect(target) as session:
         domains = session.rows("SELECT domain_id, name FROM mandate.domains ORDER BY 1")
         assert [row for row in domains if row["name"] != "born"] == known

@@ -75,10 +75,6 @@ def _software() -> Iterable[Finding]:
         yield _tried(f"PostgreSQL {major}", partial(_embedded_text, major))
 
 
-def _migrations_text() -> str:
-    return f"001 to {migrations.files()[-1].version:03} in {migrations.directory()}"
-
-
 def _embedded_text(major: int) -> str:
     found = programs.major_version(programs.embedded_bin(major) / "postgres")
     return f"{found}, comes with the package"

@@ -42,20 +42,6 @@ class Surroundings:
     unread_scopes: Collection[str] = frozenset()
 
 
-def spec_value(organization_id: str, domain: str, spec: shapes.Spec, version: int) -> model.Spec:
-    """A declared spec as the evaluator knows it."""
-    row = {
-        "spec_id": spec.spec_id,
-        "version": version,
-        "organization_id": organization_id,
-        "domain": domain,
-        "intent": spec.intent,
-        "stage": spec.stage,
-        **spec_content(spec),
-    }
-    return model.parse_spec(row)
-
-
 def spec_content(spec: shapes.Spec) -> dict[str, Any]:
     """allowed_verdicts, signals and enforcement as they are stored."""
     return {
