@@ -36,7 +36,7 @@ ENGINE = """
 import json, sys, time
 from mandate.postgres.connection import Target
 from mandate.progress import Silent
-from mandate.rekey.engine import Options
+from mandate.rekey.options import Options
 from mandate.runbook import identity
 options = Options(jobs=int(sys.argv[2]), swap=identity.OFFLINE_SWAP)
 started = time.monotonic()

@@ -36,7 +36,7 @@ ENGINE = """
 import json, sys
 from mandate.postgres.connection import Target
 from mandate.progress import Silent
-from mandate.rekey.engine import Options
+from mandate.rekey.options import Options
 from mandate.rekey.load import Limits
 from mandate.runbook import identity
 made = identity.engine(Target.from_dsn(sys.argv[1]), Silent(), Options(jobs=1, limits=Limits()))

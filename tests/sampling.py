@@ -17,6 +17,7 @@ from mandate.postgres import programs
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Silent
 from mandate.rekey import engine, spec
+from mandate.rekey.options import Options
 
 PLACE = Path(__file__).parent / "samples"
 # Of a statement: a text that occurs nowhere else, by which the row is looked for at the end.
@@ -47,7 +48,7 @@ class Sample:
 
     def engine(self, target: Target) -> engine.Engine:
         """The engine with this change."""
-        return engine.Engine(target, spec.parse(self.spec), engine.Options(jobs=2), Silent())
+        return engine.Engine(target, spec.parse(self.spec), Options(jobs=2), Silent())
 
 
 @dataclass

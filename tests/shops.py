@@ -12,6 +12,7 @@ from mandate.errors import DatabaseError
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter, Silent
 from mandate.rekey import engine, spec
+from mandate.rekey.options import Options
 
 SHOP = b"""
 CREATE SCHEMA shop;
@@ -122,7 +123,7 @@ inverse = "id::uuid"
 
 def change(target: Target, text: str, reporter: Reporter | None = None) -> engine.Engine:
     """An engine for a spec given as text."""
-    return engine.Engine(target, spec.parse(text), engine.Options(jobs=2), reporter or Silent())
+    return engine.Engine(target, spec.parse(text), Options(jobs=2), reporter or Silent())
 
 
 def create(target: Target, script: bytes) -> None:

@@ -19,7 +19,8 @@ from mandate.postgres import lock
 from mandate.postgres.connection import Target, connect
 from mandate.progress import Silent
 from mandate.rekey import journal
-from mandate.rekey.engine import Aborted, Engine
+from mandate.rekey.engine import Engine
+from mandate.rekey.steering import Aborted
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from tests.shops import change, schemas_left
 from mandate.errors import CheckFailed
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.rekey import maps, transform
-from mandate.rekey.engine import Hooks
 from mandate.rekey.model import Graph, NewTable
+from mandate.rekey.options import Hooks
 
 ONE = "a0000001-0000-4000-8000-00000000000a"
 TWO = "b0000002-0000-4000-8000-00000000000b"

@@ -30,6 +30,7 @@ from mandate.postgres.embedded import EmbeddedServer
 from mandate.progress import Silent
 from mandate.rekey import build, engine, objects, refuse, spec
 from mandate.rekey.direction import BACK, FORWARD
+from mandate.rekey.options import Options
 
 SINK = (Path(__file__).parent.parent / "sql" / "kitchen_sink.sql").read_text("utf-8")
 NATURAL = (Path(__file__).parent.parent / "sql" / "natural_key.sql").read_text("utf-8")
@@ -421,7 +422,7 @@ def test_what_only_eighteen_has_comes_along(database: DatabaseFactory) -> None:
 def test_the_engine_carries_all_of_it_under_readers_of_the_views(sink: Target) -> None:
     """A reader locks a view and then its tables; a swap that locked tables first would never get through."""
     before = schema_dump(sink)
-    change = engine.Engine(sink, spec.parse(TO_BIGINT), engine.Options(jobs=2), Silent())
+    change = engine.Engine(sink, spec.parse(TO_BIGINT), Options(jobs=2), Silent())
     with reading(sink, "SELECT count(*) FROM sink.grouped") as answers:
         change.run()
         change.rollback()

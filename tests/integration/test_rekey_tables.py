@@ -11,7 +11,8 @@ from mandate.errors import CheckFailed, UsageError
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Silent
 from mandate.rekey import spec
-from mandate.rekey.engine import Engine, Hooks, Options
+from mandate.rekey.engine import Engine
+from mandate.rekey.options import Hooks, Options
 
 TABLES = b"""
 CREATE SCHEMA app;

@@ -18,6 +18,7 @@ from mandate.postgres.target import resolve
 from mandate.rekey import cutover as cutting_over
 from mandate.rekey import engine, forecast, journal, load, refuse, spec
 from mandate.rekey.discover import discover
+from mandate.rekey.options import Options
 from mandate.runbook import tenant_keys
 
 app = typer.Typer(
@@ -49,7 +50,7 @@ def _load(file: Path, dsn: str | None, config: Path | None) -> _Asked:
     return _Asked(spec.read(file), resolve(options.load(config, {"database.dsn": dsn})))
 
 
-def _engine(asked: _Asked, chosen: engine.Options, format: Format) -> engine.Engine:
+def _engine(asked: _Asked, chosen: Options, format: Format) -> engine.Engine:
     """The engine; that of migration 009 does what belongs to it beside the tables. Raises UsageError."""
     reporter = output.ConsoleReporter(format)
     if asked.spec.rekey.name != tenant_keys.NAME:
@@ -129,7 +130,7 @@ def run(
     """
     asked = _load(file, dsn, config)
     limits = rekey_load.limits(max_lag, max_wal_rate, max_sessions, max_latency, no_throttle)
-    chosen = engine.Options(
+    chosen = Options(
         jobs=jobs or _jobs(limits),
         limits=limits,
         accept=frozenset(accept or ()),
@@ -200,7 +201,7 @@ def _end(
     file: Path, dsn: str | None, config: Path | None, format: Format, jobs: int | None, how: str
 ) -> dict[str, Any]:
     asked = _load(file, dsn, config)
-    chosen = engine.Options(jobs=jobs or os.cpu_count() or 1)
+    chosen = Options(jobs=jobs or os.cpu_count() or 1)
     made = _engine(asked, chosen, format)
     with lock.held(asked.target, f"mandate-rekey {asked.spec.rekey.name} pid {os.getpid()}"):
         return made.rollback() if how == "rollback" else made.finalize()
@@ -290,7 +291,7 @@ def abort(
 ) -> int:
     """End a change before its swap and leave nothing of it; works whether its run is alive or dead."""
     asked = _load(file, dsn, config)
-    made = _engine(asked, engine.Options(), format)
+    made = _engine(asked, Options(), format)
     return control.end(made, format, f"mandate-rekey {asked.spec.rekey.name} pid ")
 
 

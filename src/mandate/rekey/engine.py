@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from mandate.errors import (
-    CheckFailed,
-    DiskFull,
-    LockNotAvailable,
-    NeedsPerson,
-    NotEnoughSpace,
-    RolledBack,
-    UsageError,
-)
-from mandate.postgres.connection import Session, Target, connect, sql
+from mandate.errors import CheckFailed, DiskFull, NeedsPerson, NotEnoughSpace, UsageError
+from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
 from mandate.rekey import (
     build,
@@ -26,11 +18,9 @@ from mandate.rekey import (
     catch_up,
     copying,
     cutover,
-    eta,
     hints,
     journal,
     leftovers,
-    load,
     locking,
     maps,
     objects,
@@ -44,62 +34,22 @@ from mandate.rekey import (
 )
 from mandate.rekey.direction import BACK, FORWARD, Direction
 from mandate.rekey.discover import discover
+from mandate.rekey.ends import Ends
 from mandate.rekey.governor import Governor
 from mandate.rekey.model import Graph
+from mandate.rekey.options import Options
 from mandate.rekey.patience import FILL_SECONDS, patiently
 from mandate.rekey.spec import Spec
+from mandate.rekey.steering import Steering, governor
 
-_POLL_SECONDS = 0.5
-_SMALL_BYTES = 64 << 20
 # The log must not grow faster than it is caught up.
 _LEAST_CATCH_UP = 0.25
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What somebody's change does beside its tables, in sessions of the engine.
-
-    `begin` once a run begins or goes on; `before_swap` and `before_swap_back` on the session of each attempt,
-    before it locks; `at_swap` and `at_swap_back` inside the transaction of the swap.
-    """
-
-    begin: Sequence[cutover.Work] = ()
-    before_swap: Sequence[cutover.Work] = ()
-    at_swap: Sequence[cutover.Work] = ()
-    before_swap_back: Sequence[cutover.Work] = ()
-    at_swap_back: Sequence[cutover.Work] = ()
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a change is run: `jobs` sessions at a time; `accept`: problems that a person has accepted.
-
-    `limits`: what the server must not go beyond meanwhile; None: clients are stopped, nothing is spared.
-    `force_space`: begin although the new tables seem not to fit the disk.
-    """
-
-    jobs: int = 2
-    limits: load.Limits | None = None
-    accept: frozenset[str] = frozenset()
-    force_space: bool = False
-    swap: cutover.Options = field(default_factory=cutover.Options)
-    hooks: Hooks = field(default_factory=Hooks)
-
-    def with_hooks(self, hooks: Hooks) -> Options:
-        """The same with these hooks."""
-        return replace(self, hooks=hooks)
 
 
 def _told(problem: str) -> str:
     """A problem of the plan, and what to do about it."""
     advice = hints.hint(problem)
     return f"  {problem}" if advice is None else f"  {problem}\n    -> {advice}"
-
-
-class Aborted(RolledBack):
-    """Somebody asked for it from another terminal; nothing of the change is left."""
-
-    code = "aborted"
 
 
 @dataclass(frozen=True)
@@ -130,6 +80,14 @@ class Engine:
             settings |= {"max_parallel_maintenance_workers": "0", "max_parallel_workers_per_gather": "0"}
         return connect(self.target, application_name=f"mandate-rekey-{self.name}", settings=settings)
 
+    @property
+    def _steering(self) -> Steering:
+        return Steering(self.name, self._ends.abort, self.governor)
+
+    @property
+    def _ends(self) -> Ends:
+        return Ends(self.session, self.spec, self.reporter, self.options.swap.deadline_seconds)
+
     # -- forward -------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
@@ -142,7 +100,7 @@ class Engine:
         try:
             return self._run()
         except DiskFull as error:
-            raise space.give_up(error, self._take_back) from error
+            raise space.give_up(error, self._ends.take_back) from error
 
     def _run(self) -> dict[str, Any]:
         with self.session() as session:
@@ -150,8 +108,10 @@ class Engine:
             for hook in self.options.hooks.begin:
                 hook(session)
             graph = self._begin(session)
-            with self._governor(session, graph) as governor, self._watched(session) as watched:
-                replace(watched, governor=governor, reporter=governor.reporter)._go_through(session, graph)
+            work.create(session, graph)
+            governing = governor(session, self.target, graph, self.options.limits, self.reporter)
+            with governing, self._watched(session) as watched:
+                replace(watched, governor=governing, reporter=governing.reporter)._go_through(session, graph)
             return {phase.phase: dict(phase.evidence) for phase in journal.phases(session, self.name)}
 
     @contextmanager
@@ -166,40 +126,13 @@ class Engine:
         with yielding.watching(self.session, say) as watch:
             yield replace(self, watch=watch)
 
-    def _governor(self, session: Session, graph: Graph) -> Governor:
-        """It measures the server before anything is done; not for long when there is little to do."""
-        work.create(session, graph)
-        tables = sum(table.old.bytes for table in graph.tables)
-        indexes = session.value(
-            "SELECT sum(pg_indexes_size(oid::oid::regclass)) FROM unnest(%s::bigint[]) AS t (oid)",
-            ([table.old.oid for table in graph.tables],),
-        )
-        small = {"baseline_samples": 10} if tables < _SMALL_BYTES else {}
-        made = Governor(
-            lambda: connect(
-                self.target,
-                application_name=f"mandate-load-{self.name}",
-                settings={"statement_timeout": "2s", "search_path": "pg_catalog"},
-            ),
-            self.name,
-            self.options.limits,
-            self.reporter,
-            probe=sql.Identifier(graph.spec.work_schema, "probe"),
-            expected=eta.weights(tables, int(indexes or 0)),
-            **small,
-        )
-        for phase in journal.phases(session, self.name):
-            if phase.finished_at is not None:
-                made.is_over(phase.phase, phase.evidence.get("seconds", 0.0))
-        return made
-
     def _go_through(self, session: Session, graph: Graph) -> None:
         for phase, task in self._phases():
             if phase in journal.done(session, self.name):
                 continue
-            self._obey(session)
+            self._steering.obey(session)
             if phase != "cutover":
-                self._wait_for_server(session)
+                self._steering.wait_for_server(session)
             journal.waits(session, self.name, None)
             self._phase(session, graph, phase, task)
 
@@ -285,7 +218,7 @@ class Engine:
 
     def _capture(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         def obey() -> None:
-            self._obey(session)
+            self._steering.obey(session)
 
         capture.install(session, graph, FORWARD, self.reporter, obey)
         capture.wait_for_older(session, self.reporter, obey)
@@ -298,7 +231,7 @@ class Engine:
 
         def between_chunks() -> None:
             watch.require()
-            self._pace(session, pace)
+            self._steering.pace(session, pace)
 
         jobs = self.options.jobs
         rows = copying.run(self.session, graph, jobs, self.reporter, between_chunks, watch=self.watch)
@@ -310,7 +243,9 @@ class Engine:
         tasks = build.tasks(session, graph)
         with self._sessions() as sessions, space.Watch(figures).over(sessions):
             memory = None if self.options.limits else build.spare_memory_megabytes(session, self.options.jobs)
-            build.run(sessions, tasks, self.reporter, memory, gate=self._gate(session), observer=session)
+            build.run(
+                sessions, tasks, self.reporter, memory, gate=self._steering.gate(session), observer=session
+            )
         return {"objects": len(tasks), "space": figures}
 
     def _catch_up(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -320,7 +255,7 @@ class Engine:
         # Only a batch of everything leaves the shadows consistent among themselves.
         applied = catch_up.patient_batch(session, graph, FORWARD, None, self.watch)
         with self._sessions() as sessions:
-            build.foreign_keys(sessions, graph, self.reporter, self._gate(session))
+            build.foreign_keys(sessions, graph, self.reporter, self._steering.gate(session))
         return {"rows": applied}
 
     def _verify(self, session: Session, graph: Graph) -> Mapping[str, Any]:
@@ -332,7 +267,7 @@ class Engine:
         return verify.run(self.session, graph, direction, self.options.jobs, self.reporter, self.watch)
 
     def _cutover(self, session: Session, graph: Graph) -> Mapping[str, Any]:
-        self._hold(session, graph)
+        self._steering.hold(session, lambda: self._until_small(session, graph, FORWARD))
         if changed := objects.drift(session, graph):
             raise CheckFailed(
                 f"the old tables were altered since {self.name} began, and the new ones do not have it: "
@@ -361,7 +296,7 @@ class Engine:
         graph = journal.kept_graph(change)
         if graph is not None and objects.is_kept(session, graph):
             self._after(session, graph, BACK)
-        self._drop_schemas(session)
+        leftovers.drop(session, self.spec)
 
     def _swap(self, session: Session, graph: Graph, direction: Direction, status: str) -> dict[str, Any]:
         def record(inside: Session) -> None:
@@ -377,7 +312,7 @@ class Engine:
         def between(why: str | None) -> None:
             journal.waits(session, self.name, why)
             if why is not None:
-                self._obey(session)
+                self._steering.obey(session)
 
         return cutover.run(swap, self.reporter, between)
 
@@ -388,7 +323,7 @@ class Engine:
         pace = throttle.Pace()
 
         def between_batches() -> None:
-            self._pace(session, pace, _LEAST_CATCH_UP)
+            self._steering.pace(session, pace, _LEAST_CATCH_UP)
             journal.waits(session, self.name, "catching up with rows that clients changed")
 
         applied = catch_up.until_small(
@@ -402,77 +337,6 @@ class Engine:
         )
         journal.waits(session, self.name, None)
         return applied
-
-    def _hold(self, session: Session, graph: Graph) -> None:
-        """Keep in step until somebody releases the cutover."""
-        while journal.control(session, self.name).hold_cutover:
-            self._obey(session)
-            self._until_small(session, graph, FORWARD)
-            journal.waits(session, self.name, "the cutover is held: `mandate rekey cutover` releases it")
-            with self._resting():
-                time.sleep(_POLL_SECONDS)
-        journal.waits(session, self.name, None)
-
-    def _obey(self, session: Session) -> None:
-        """Do what other terminals ask: wait while paused, end when aborted."""
-        while (asked := journal.control(session, self.name)).paused and not asked.abort:
-            journal.waits(session, self.name, "paused: `mandate rekey resume` goes on")
-            with self._resting():
-                time.sleep(_POLL_SECONDS)
-        if asked.abort:
-            self.abort()
-            raise Aborted(f"{self.name} was aborted from another terminal; nothing of it is left")
-
-    def _gate(self, session: Session) -> throttle.Gate:
-        """For work that cannot be interrupted: the next of it begins when the server allows it."""
-        pace = throttle.Pace()
-        return throttle.Gate(lambda: self._pace(session, pace))
-
-    def _pace(self, session: Session, pace: throttle.Pace, least: float = 0.0) -> None:
-        """Before a piece of work: obey, and let the server have its share of the time, and clients theirs.
-
-        least: the share that is worked at all events, while the server allows anything.
-        """
-        self._obey(session)
-        decided = self._wait_for_server(session)
-        share, why = decided.share, decided.reason
-        asked = journal.control(session, self.name).throttle
-        if asked is not None and asked < share:
-            share, why = asked, "`mandate rekey throttle` asked for it"
-        share = max(share, least)
-        journal.waits(
-            session, self.name, f"throttled: works {share:.0%} of the time: {why}" if share < 1 else None
-        )
-        with self._idle():
-            pace.rest(share)
-
-    def _wait_for_server(self, session: Session) -> load.Decision:
-        """Until the server's load allows any work at all."""
-        if self.governor is None:
-            return load.Decision()
-        while (decided := self.governor.decision()).share == 0:
-            journal.waits(session, self.name, f"the server comes first: {decided.reason}")
-            with self.governor.rest():
-                self.governor.wait(_POLL_SECONDS)
-            self._obey(session)
-        return decided
-
-    @contextmanager
-    def _idle(self) -> Iterator[None]:
-        if self.governor is None:
-            yield
-        else:
-            with self.governor.idle():
-                yield
-
-    @contextmanager
-    def _resting(self) -> Iterator[None]:
-        """Time that says nothing of how fast the work is."""
-        if self.governor is None:
-            yield
-        else:
-            with self.governor.rest():
-                yield
 
     @contextmanager
     def _sessions(self) -> Iterator[list[Session]]:
@@ -494,7 +358,7 @@ class Engine:
                 proofs = watched._proofs(session, graph, BACK)
                 evidence = watched._swap(session, graph, BACK, "rolled back")
                 watched._after(session, graph, BACK)
-            self._drop_schemas(session)
+            leftovers.drop(session, self.spec)
             return {**evidence, "tables": [vars(proof) for proof in proofs]}
 
     def finalize(self) -> dict[str, Any]:
@@ -503,37 +367,16 @@ class Engine:
             graph = self._require_swapped(session)
             with self._watched(session) as watched:
                 proofs = watched._proofs(session, graph, BACK)
-            self._end(session, graph, BACK, "finalized")
+            self._ends.end(session, graph, BACK, "finalized")
             return {"tables": [vars(proof) for proof in proofs]}
 
     def abort(self) -> None:
         """Leave no object of a change that is under way. Raises NeedsPerson when none is."""
-        with self.session() as session:
-            change = journal.load(session, self.name)
-            if change is None or change.status != "running":
-                raise NeedsPerson(
-                    f"there is nothing to abort: {self.name} is {change.status if change else 'not there'}",
-                    hint="a swapped change ends with rollback or finalize",
-                )
-            self._end(session, journal.kept_graph(change), FORWARD, "aborted")
+        self._ends.abort()
 
-    def _take_back(self) -> bool:
-        """End a change that filled a disk, as abort does; False when there is nothing to end."""
-        with self.session() as session:
-            change = journal.load(session, self.name) if journal.exists(session) else None
-            if change is None or change.status != "running":
-                return False
-            graph = journal.kept_graph(change)
-            try:
-                self._end(session, graph, FORWARD, "aborted")
-            except DiskFull:
-                # Without room for one more row in the journal: what gives space back comes first. A change
-                # without phases begins at the first one, should this be as far as it gets.
-                with session.transaction():
-                    journal.forget_phases(session, self.name)
-                    self._drop(session, graph, FORWARD)
-                journal.set_status(session, self.name, "aborted")
-            return True
+    def sweep(self) -> None:
+        """`abort`, or drop what a change that nothing records has left. Raises NeedsPerson like `abort`."""
+        self._ends.sweep()
 
     def finish(self) -> None:
         """Do what a swap, or a rollback, whose process died right after it left to do."""
@@ -543,17 +386,6 @@ class Engine:
                 self._finish_swap(session, change)
             if change is not None and change.status == "rolled back":
                 self._finish_rollback(session, change)
-
-    def sweep(self) -> None:
-        """`abort`, or drop what a change that nothing records has left. Raises NeedsPerson like `abort`."""
-        with self.session() as session:
-            change = journal.load(session, self.name)
-            names = [self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema]
-            left = session.value("SELECT count(*) FROM pg_namespace WHERE nspname = ANY (%s)", (names,))
-            if left and (change is None or change.status in journal.ENDED):
-                self._drop_schemas(session)
-            else:
-                self.abort()
 
     def _require_swapped(self, session: Session) -> Graph:
         locking.end_orphans(session)
@@ -570,32 +402,6 @@ class Engine:
                 f"{self.name} is {change.status}, not swapped", hint="`mandate rekey status` says where it is"
             )
         return graph
-
-    def _end(self, session: Session, graph: Graph | None, direction: Direction, status: str) -> None:
-        """Capture, schemas and status go together: a change without its capture must not look alive."""
-        pause = 0.2
-        while True:
-            try:
-                with locking.at_once(session, self.options.swap.deadline_seconds), session.transaction():
-                    self._drop(session, graph, direction)
-                    journal.set_status(session, self.name, status)
-            except LockNotAvailable as error:
-                self.reporter.line(f"waits for a lock to be {status}: {error.message}")
-                time.sleep(pause)
-                pause = min(5.0, pause * 2)
-            else:
-                return
-
-    def _drop(self, session: Session, graph: Graph | None, direction: Direction) -> None:
-        locking.give_up_soon(session)
-        if graph is not None:
-            capture.remove(session, graph, direction)
-            if not direction.forward:
-                leftovers.drop_until_final(session, self.spec)
-        self._drop_schemas(session)
-
-    def _drop_schemas(self, session: Session) -> None:
-        leftovers.drop(session, self.spec)
 
 
 def _shown(evidence: Mapping[str, Any]) -> str:

@@ -9,8 +9,9 @@ from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown, Verif
 from mandate.postgres.connection import Session
 from mandate.progress import Indented
 from mandate.rekey import journal, load
-from mandate.rekey.engine import Engine, Options
+from mandate.rekey.engine import Engine
 from mandate.rekey.fingerprint import Fingerprint
+from mandate.rekey.options import Options
 from mandate.runbook import identity, migrations
 from mandate.runbook.step import Context
 
@@ -54,7 +55,7 @@ def migrate(context: Context) -> dict[str, Any]:
     """Take the database to version 8, from wherever the engine left it; evidence as runbook.record says.
 
     Raises MigrationFailed and CheckFailed (version 7 is in use, running again goes on), OutcomeUnknown when
-    the server is away, engine.Aborted.
+    the server is away, steering.Aborted.
     """
     made = engine(context)
     _hold(context, made)

@@ -14,7 +14,8 @@ from mandate.postgres.script import Statement
 from mandate.progress import Reporter
 from mandate.rekey import cutover
 from mandate.rekey import spec as rekey_spec
-from mandate.rekey.engine import Engine, Hooks, Options
+from mandate.rekey.engine import Engine
+from mandate.rekey.options import Hooks, Options
 from mandate.rekey.spec import Spec
 from mandate.runbook import files, mapping, migrations
 
