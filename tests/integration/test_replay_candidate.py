@@ -15,9 +15,9 @@ from uuid import UUID
 import psutil
 import pytest
 from tests.commands import mandate, spawn
-from tests.posting import ORGANIZATION, decision, post, verdict_of
+from tests.posting import ORGANIZATION
 from tests.servers import HISTORY, DatabaseFactory
-from tests.serving import eventually, serving
+from tests.serving import eventually
 
 from mandate.controlplane.governance import InvalidDocument
 from mandate.controlplane.replay import Request, replay
@@ -171,27 +171,6 @@ def test_the_policies_in_force_change_nothing(database: DatabaseFactory, tmp_pat
         with replay(target, Request(path, since)) as report:
             assert all(old == new for old, new in report.totals.matrix) is same
             assert (report.totals.checked == row["n"]) is same
-
-
-def test_what_the_service_records_is_the_same_again(database: DatabaseFactory, tmp_path: Path) -> None:
-    target = database("v8")
-    with serving(target, tmp_path) as service:
-        posted: list[dict[str, Any]] = [
-            {},
-            {"context": refund(12.5, False)},
-            {"context": {}},
-            {"context": refund("a lot")},
-            {"scope": {}, "timestamp": None},
-            {"context": refund(1e-7)},
-        ]
-        for body in posted:
-            verdict_of(post(service, decision(**body)))
-        verdict_of(post(service, decision(domain=None)))
-        verdict_of(post(service, decision(intent=None)))
-    with replay(target, Request()) as report:
-        assert list(report.lines()) == []
-        assert report.all_the_same
-        assert report.totals.findings == {"same": len(posted), "unattributed": 2}
 
 
 BROKEN: tuple[tuple[str, str], ...] = (

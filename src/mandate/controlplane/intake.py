@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII | re.IGNORECASE
 )
 # What makes a closer look necessary: it may stand inside of a text, where it means nothing.
-_SUSPECT = re.compile(r"[0-9][eE][+-]?[0-9]{3}|[0-9.]{90}|\\u0000")
+_SUSPECT = re.compile(r"[0-9][eE][+-]?[0-9]+\s*[,\]}]|[0-9.]{90}|\\u0000")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -108,7 +109,7 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     if not isinstance(document, dict):
         raise MalformedBody("the body is not a JSON object")
     if _SUSPECT.search(body):
-        _look_closely(body)
+        document = _look_closely(body)
     if body.count("{") + body.count("[") > MAX_DEPTH:
         _measure(document)
     return body, document
@@ -119,19 +120,33 @@ def read_traceparent(value: str | None) -> str | None:
     return value if value and _TRACEPARENT.fullmatch(value) else None
 
 
-def _look_closely(body: str) -> None:
-    document = json.loads(body, parse_int=_checked_number, parse_float=_checked_number)
+def _look_closely(body: str) -> dict[str, Any]:
+    """The value, with numbers as PostgreSQL will give them back. Raises MalformedBody."""
+    document: dict[str, Any] = json.loads(body, parse_int=_integer, parse_float=_number)
     if any("\0" in text for text in _texts(document)):
         raise MalformedBody("the body contains a NUL character, which cannot be recorded")
+    return document
 
 
-def _checked_number(literal: str) -> float:
+def _integer(literal: str) -> int:
+    _check_number(literal)
+    return int(literal)
+
+
+def _number(literal: str) -> int | float:
+    # jsonb keeps 1e23 as the integer that it is, and no float is that one: a replay must see the same value.
+    _check_number(literal)
+    digits, _, exponent = literal.lower().partition("e")
+    places = len(digits.partition(".")[2])
+    return int(Decimal(literal)) if exponent and int(exponent) >= places else float(literal)
+
+
+def _check_number(literal: str) -> None:
     exponent = literal.lower().partition("e")[2]
     if len(literal) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
         raise MalformedBody(
             f"a number has more than {MAX_DIGITS} digits or an exponent beyond {MAX_EXPONENT}"
         )
-    return 0.0
 
 
 def _texts(value: Any) -> Iterator[str]:

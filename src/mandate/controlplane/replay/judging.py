@@ -8,8 +8,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from mandate.controlplane.evaluator import Bound, Evaluation, Evaluator, Outcome, PolicyTrace
-from mandate.controlplane.model import Decision, InvalidModel, Spec, most_severe, parse_verdict
+from mandate.controlplane.catalogue import Judge as Authority
+from mandate.controlplane.evaluator import Bound, Evaluation, Evaluator, Outcome, PolicyTrace, unattributed
+from mandate.controlplane.model import (
+    Decision,
+    InvalidModel,
+    Spec,
+    Stage,
+    Verdict,
+    most_severe,
+    parse_verdict,
+)
+from mandate.controlplane.populate import Populator
 from mandate.controlplane.replay.candidate import Candidate
 from mandate.controlplane.replay.library import Absent, Library
 from mandate.controlplane.replay.totals import Finding, Totals
@@ -18,6 +28,8 @@ from mandate.postgres.copying import unescaped
 _REMEMBERED_CASES = 20_000
 _REMEMBERED_SCOPES = 1_000
 _ID_LENGTH = 36
+_NULL = "\\N"
+_NO_OUTCOME = Outcome(Verdict.OBSERVE)
 
 
 class Recorded(NamedTuple):
@@ -39,7 +51,7 @@ class Recorded(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One decision with one verdict, fields still in COPY's text format."""
+    """One decision with one verdict, fields still in COPY's text format. `noted`: see replay_rows.sql."""
 
     decision_id: str
     timestamp: str
@@ -47,6 +59,7 @@ class Row(NamedTuple):
     target: str
     context: str
     scope: str
+    noted: str
     rest: str
 
 
@@ -73,11 +86,10 @@ class _Case:
     """All rows that share their last columns: what decides them, or why nothing does."""
 
     recorded: Recorded
-    expected: Outcome | None = None
-    evaluator: Evaluator | None = None
+    expected: Outcome
+    authority: Authority | None = None
     timed: bool = False
     obstacle: Incomparable | None = None
-    closed: Evaluation | None = None
     bounds: dict[str, Bound] = field(default_factory=dict)
 
 
@@ -88,7 +100,7 @@ class Judge:
         self._library = library
         self._candidate = candidate
         self._cases: dict[str, _Case] = {}
-        self._tried: dict[tuple[str, int], Evaluator] = {}
+        self._tried: dict[tuple[str, str, int], Evaluator] = {}
 
     def judge(self, lines: Iterable[str]) -> Part:
         """The rows of some decisions. With a candidate, of several verdicts on a decision the last counts."""
@@ -96,8 +108,8 @@ class Judge:
         cases, findings, matrix = self._cases, totals.findings, totals.matrix
         strict = self._candidate is None
         for line in lines if strict else _latest(lines):
-            row = line.split("\t", 6)
-            case = cases.get(row[6]) or self._case(row[6])
+            row = line.split("\t", 7)
+            case = cases.get(row[7]) or self._case(row[7])
             try:
                 outcome, expected = self._outcome(case, row), case.expected
             except Incomparable as obstacle:
@@ -106,7 +118,6 @@ class Judge:
                 if obstacle.finding is not Finding.UNATTRIBUTED:
                     told.append(_told(Row(*row), case.recorded, obstacle.finding, obstacle.detail))
                 continue
-            assert expected is not None
             matrix[expected.verdict, outcome.verdict] += 1
             if outcome.verdict is expected.verdict and (
                 not strict or _same_policies(outcome.matched_policy_ids, expected.matched_policy_ids)
@@ -119,50 +130,61 @@ class Judge:
 
     def _outcome(self, case: _Case, row: list[str]) -> Outcome:
         """What the row's decision gets. Raises Incomparable."""
-        if case.obstacle is not None:
-            raise case.obstacle
-        if case.closed is not None:
-            return Outcome(case.closed.verdict)
-        bound = case.bounds.get(row[5]) or self._bind(case, row[5])
+        if row[6] != _NULL or case.authority is None or case.authority.evaluator is None:
+            found = self._evaluated(Row(*row), case)
+            return Outcome(found.verdict, found.matched_policy_ids)
+        bound = case.bounds.get(row[5]) or self._bind(case, case.authority.evaluator, row[5])
         return bound.decide(_object(row[4], "context"), _moment(row[1]) if case.timed else None)
 
-    def _bind(self, case: _Case, scope: str) -> Bound:
-        assert case.evaluator is not None
+    def _bind(self, case: _Case, evaluator: Evaluator, scope: str) -> Bound:
         if len(case.bounds) >= _REMEMBERED_SCOPES:
             case.bounds.clear()
-        bound = case.bounds[scope] = case.evaluator.bind(_object(scope, "scope"))
+        bound = case.bounds[scope] = evaluator.bind(_object(scope, "scope"))
         return bound
 
     def _case(self, rest: str) -> _Case:
         if len(self._cases) >= _REMEMBERED_CASES:
             self._cases.clear()
-        case = self._cases[rest] = _Case(_recorded(rest))
+        recorded = _recorded(rest)
+        case = self._cases[rest] = _Case(recorded, _NO_OUTCOME)
         try:
-            spec = self._spec(case.recorded)
-            case.expected = Outcome(parse_verdict(case.recorded.verdict), case.recorded.matched_policy_ids)
-            case.timed = any(signal.source == "timestamp" for signal in spec.signals)
-            self._compile(case, spec)
+            if recorded.verdict is None:
+                raise Incomparable(Finding.UNCHECKABLE, "no verdict is recorded")
+            case.expected = Outcome(parse_verdict(recorded.verdict), recorded.matched_policy_ids)
+            case.authority = self._authority(case)
         except Incomparable as obstacle:
             case.obstacle = obstacle
         except InvalidModel as error:
             case.obstacle = Incomparable(Finding.UNCHECKABLE, error.message)
         return case
 
-    def _compile(self, case: _Case, spec: Spec) -> None:
+    def _authority(self, case: _Case) -> Authority:
+        """What answers for the decision's own spec, as the service has it.
+
+        Raises Incomparable, InvalidModel.
+        """
         try:
-            case.evaluator = self._evaluator(case.recorded, spec)
+            spec = self._spec(case.recorded)
         except Absent:
             raise
         except InvalidModel as error:
-            # As the service does with policies that cannot be read.
-            reasons = (f"snapshot {case.recorded.snapshot_id}: {error.message}",)
-            verdict = most_severe(spec.allowed_verdicts)
-            case.closed = Evaluation(verdict, reasons=reasons, failed_closed=True)
+            if case.expected != Outcome(Verdict.BLOCK):
+                raise
+            return _closed(case.recorded, Verdict.BLOCK, error.message)
+        case.timed = any(signal.source == "timestamp" for signal in spec.signals)
+        strictest = most_severe(spec.allowed_verdicts)
+        try:
+            evaluator = self._evaluator(case.recorded, spec)
+        except Absent:
+            raise
+        except InvalidModel as error:
+            said = f"snapshot {case.recorded.snapshot_id}: {error.message}"
+            return _closed(case.recorded, strictest, said)
+        populator = Populator(spec.signals)
+        return Authority(spec.spec_id, spec.version, evaluator, strictest, populator=populator)
 
     def _spec(self, recorded: Recorded) -> Spec:
         """The decision's own spec. Raises Incomparable, InvalidModel."""
-        if recorded.verdict is None:
-            raise Incomparable(Finding.UNCHECKABLE, "no verdict is recorded")
         if missing := [name for name in ("organization_id", "domain") if getattr(recorded, name) is None]:
             raise Incomparable(Finding.UNATTRIBUTED, f"{' and '.join(missing)} missing")
         theirs = (recorded.verdict_spec_id, recorded.verdict_spec_version)
@@ -170,7 +192,8 @@ class Judge:
             raise _differ("decision and verdict name different specs", _spec_names(recorded))
         if recorded.spec_id is None or recorded.spec_version is None:
             raise Incomparable(Finding.UNATTRIBUTED, "no spec is recorded")
-        spec = self._library.spec(recorded.spec_id, int(recorded.spec_version))
+        assert recorded.organization_id is not None
+        spec = self._library.spec(recorded.organization_id, recorded.spec_id, int(recorded.spec_version))
         own = (spec.organization_id, spec.domain, spec.intent, spec.stage)
         if own != (recorded.organization_id, recorded.domain, recorded.intent, recorded.stage):
             raise _differ(
@@ -183,7 +206,7 @@ class Judge:
         if self._candidate is not None:
             return self._candidate_evaluator(self._candidate, spec)
         assert recorded.snapshot_id is not None
-        domain, _ = self._library.policies(recorded.snapshot_id)
+        domain, _ = self._library.policies(spec.organization_id, recorded.snapshot_id)
         if domain != (recorded.organization_id, recorded.domain):
             raise _differ(
                 "the snapshot is another domain's",
@@ -194,7 +217,7 @@ class Judge:
         return self._library.evaluator(spec, recorded.snapshot_id)
 
     def _candidate_evaluator(self, candidate: Candidate, spec: Spec) -> Evaluator:
-        key, domain = (spec.spec_id, spec.version), (spec.organization_id, spec.domain)
+        key, domain = (spec.organization_id, spec.spec_id, spec.version), (spec.organization_id, spec.domain)
         if key not in self._tried:
             known = {scope.scope_id: scope for scope in candidate.scopes.get(domain, ())}
             scopes = {**known, **{scope.scope_id: scope for scope in self._library.scopes(domain)}}
@@ -202,34 +225,60 @@ class Judge:
         return self._tried[key]
 
     def _explain(self, row: Row, case: _Case) -> str:
-        found = case.closed or self._evaluated(row, case)
+        found = self._evaluated(row, case)
         return _told(row, case.recorded, Finding.DIFFERENT, _why(case.recorded, found), found)
 
     def _evaluated(self, row: Row, case: _Case) -> Evaluation:
-        assert case.evaluator is not None
-        spec = case.evaluator.spec
-        return case.evaluator.evaluate(
-            Decision(
-                spec.organization_id,
-                spec.domain,
-                spec.intent,
-                spec.stage,
-                _object(row.context, "context"),
-                _object(row.scope, "scope"),
-                _moment(row.timestamp) if case.timed else None,
-            )
+        """With what the timeline notes of the decision: a text, or attribution that was not complete.
+
+        Raises Incomparable.
+        """
+        noted = {} if row.noted == _NULL else _object(row.noted, "timeline")
+        if case.recorded.spec_id is None and (found := _observed(noted.get("given"))):
+            return found
+        if case.authority is None:
+            assert case.obstacle is not None
+            raise case.obstacle
+        decision = Decision(
+            case.recorded.organization_id,
+            case.recorded.domain,
+            case.recorded.intent,
+            Stage(case.recorded.stage),
+            _object(row.context, "context"),
+            _object(row.scope, "scope"),
+            _moment(row.timestamp) if case.timed else None,
         )
+        return case.authority.judge(decision, noted.get("unstructured_context"))[0]
+
+
+def _observed(given: Any) -> Evaluation | None:
+    """What a decision got of which this attribution was given, if that is not complete."""
+    if not isinstance(given, dict):
+        return None
+    owner, domain, intent, stage = map(given.get, ("organization_id", "domain", "intent", "stage"))
+    return unattributed(Decision(owner, domain, intent, stage))
+
+
+def _closed(recorded: Recorded, verdict: Verdict, why: str) -> Authority:
+    return Authority(str(recorded.spec_id), int(recorded.spec_version or 0), None, verdict, why)
 
 
 def _latest(lines: Iterable[str]) -> Iterator[str]:
     """The last of each run of rows of one decision."""
     waiting: str | None = None
     for line in lines:
-        if waiting is not None and waiting[:_ID_LENGTH] != line[:_ID_LENGTH]:
+        if waiting is not None and not _same_decision(waiting, line):
             yield waiting
         waiting = line
     if waiting is not None:
         yield waiting
+
+
+def _same_decision(one: str, other: str) -> bool:
+    """Two organizations may each have a decision of that id."""
+    if one[:_ID_LENGTH] != other[:_ID_LENGTH]:
+        return False
+    return one.split("\t", 8)[7] == other.split("\t", 8)[7]
 
 
 def _recorded(rest: str) -> Recorded:

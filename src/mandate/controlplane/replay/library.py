@@ -39,13 +39,15 @@ class Library:
         self._statements = dialect.statements
         self._caches: dict[str, dict[Hashable, Any]] = {}
 
-    def spec(self, spec_id: str, version: int) -> Spec:
-        """One version of a spec."""
-        return self._remembered("spec", (spec_id, version), lambda: self._read_spec(spec_id, version))
+    def spec(self, organization_id: str, spec_id: str, version: int) -> Spec:
+        """One version of a spec: the organization's own, or another's where ids belong to the database."""
+        key = (organization_id, spec_id, version)
+        return self._remembered("spec", key, lambda: self._read_spec(*key))
 
-    def policies(self, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
-        """Whose a snapshot is, and its policies."""
-        return self._remembered("snapshot", snapshot_id, lambda: self._read_snapshot(snapshot_id))
+    def policies(self, organization_id: str, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
+        """Whose a snapshot is, and its policies. Of which organization: as `spec`."""
+        key = (organization_id, snapshot_id)
+        return self._remembered("snapshot", key, lambda: self._read_snapshot(*key))
 
     def scopes(self, domain: Domain) -> tuple[Scope, ...]:
         """The scopes of a domain."""
@@ -53,7 +55,7 @@ class Library:
 
     def evaluator(self, spec: Spec, snapshot_id: str) -> Evaluator:
         """The evaluator of a spec under a snapshot."""
-        key = (spec.spec_id, spec.version, snapshot_id)
+        key = (spec.organization_id, spec.spec_id, spec.version, snapshot_id)
         return self._remembered("evaluator", key, lambda: self._compile(spec, snapshot_id))
 
     def _remembered(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
@@ -65,17 +67,18 @@ class Library:
         return cache[key]
 
     def _compile(self, spec: Spec, snapshot_id: str) -> Evaluator:
-        domain, policies = self.policies(snapshot_id)
+        domain, policies = self.policies(spec.organization_id, snapshot_id)
         return Evaluator(spec, policies, self.scopes(domain))
 
-    def _read_spec(self, spec_id: str, version: int) -> Spec:
-        row = self._row("replay_spec", {"spec_id": spec_id, "version": version})
+    def _read_spec(self, organization_id: str, spec_id: str, version: int) -> Spec:
+        params = {"organization_id": organization_id, "spec_id": spec_id, "version": version}
+        row = self._row("replay_spec", params)
         if row is None:
             raise Absent(f"spec {spec_id} version {version} is not recorded")
         return parse_spec(row)
 
-    def _read_snapshot(self, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
-        row = self._row("replay_snapshot", {"snapshot_id": snapshot_id})
+    def _read_snapshot(self, organization_id: str, snapshot_id: str) -> tuple[Domain, tuple[Policy, ...]]:
+        row = self._row("replay_snapshot", {"organization_id": organization_id, "snapshot_id": snapshot_id})
         if row is None:
             raise Absent(f"snapshot {snapshot_id} is not recorded")
         return (row["organization_id"], row["domain"]), parse_policies(row["policies"])

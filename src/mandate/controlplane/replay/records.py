@@ -80,9 +80,15 @@ def chunks(
     yield Chunk(after, AFTER_ALL)
 
 
+def has_texts(session: Session, dialect: Dialect) -> bool:
+    """Whether any decision came with a text, so that `lines` must look for it."""
+    return bool(session.value(dialect.statements["replay_texts"]))
+
+
 def lines(
-    session: Session, dialect: Dialect, selection: Selection, chunk: Chunk
+    session: Session, dialect: Dialect, selection: Selection, chunk: Chunk, *, texts: bool
 ) -> AbstractContextManager[Iterator[str]]:
     """The rows of a chunk (see replay_rows.sql) in COPY's text format."""
-    params = {**selection.params(chunk.after), "upto_time": chunk.upto.time, "upto_id": chunk.upto.id}
+    upto = {"upto_time": chunk.upto.time, "upto_id": chunk.upto.id}
+    params = {**selection.params(chunk.after), **upto, "texts": texts}
     return copied_lines(session, dialect.statements["replay_rows"], params)

@@ -158,7 +158,8 @@ class _Run:
         """From the journal's position to the end."""
         selection, began = progress.selection, time.monotonic() - progress.seconds
         snapshot = str(self.session.value("SELECT pg_catalog.pg_export_snapshot()"))
-        work = Work(self.target, snapshot, self.dialect.version, selection, self.candidate)
+        texts = records.has_texts(self.session, self.dialect)
+        work = Work(self.target, snapshot, self.dialect.version, selection, self.candidate, texts)
         before = found.totals.decisions
         left = records.count(self.session, self.dialect, selection, progress.position)
         ends = records.chunks(

@@ -51,20 +51,22 @@ class Work:
     version: int
     selection: Selection
     candidate: Candidate | None
+    texts: bool
 
 
 class _Worker:
     """Judges chunks: rows come over one connection, what they refer to over another meanwhile."""
 
     def __init__(self, work: Work, rows: Session, library: Session) -> None:
-        self._selection = work.selection
+        self._work = work
         self._rows = rows
         self._dialect = DIALECTS[work.version]
         self._judge = Judge(Library(library, self._dialect), work.candidate)
 
     def part(self, chunk: Chunk) -> Part:
         """The results of a chunk."""
-        with records.lines(self._rows, self._dialect, self._selection, chunk) as lines:
+        selection, texts = self._work.selection, self._work.texts
+        with records.lines(self._rows, self._dialect, selection, chunk, texts=texts) as lines:
             return self._judge.judge(lines)
 
 
