@@ -17,9 +17,12 @@ for each organization, as many as wanted in one file, with `---` between. A
 - It is YAML 1.2 without anchors, aliases, tags and merge keys. `no`, `on` and `12:30` are texts; numbers are
   decimal. At most {source.MAX_BYTES // 1024**2} MiB, {source.MAX_DEPTH} levels deep.
 - Nothing is ever edited or deleted. What is there and equal stays. Changed `policies` are the next snapshot.
-  A changed spec is its next version, but a version 8 database cannot retire the one that is active: store it
-  with `status: draft`. Organizations, domains and scopes have no versions: what differs is refused.
-  Descriptions, metadata and owners that are left out stay as they are.
+  A changed spec is its next version. On a version 9 database it supersedes the one that is active; `version`
+  with `status: active` puts a recorded one back in force or a draft in force for the first time, and
+  `status: deprecated` retires one. Policies that stay must do with a successor. A version 8 database cannot
+  retire the one that is active: store the change with `status: draft`.
+  Organizations, domains and scopes have no versions: what differs is refused. Descriptions, metadata and
+  owners that are left out stay as they are.
 - What is in the database and not in the file stays as it is.
 - What `mandate replay` takes as a candidate is a mandate.yaml, one without `organization`, or a bare list of
   policies.

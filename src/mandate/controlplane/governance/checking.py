@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+from pydantic import ValidationError
 
 from mandate.controlplane import model
 from mandate.controlplane.evaluator import mismatch
@@ -156,6 +159,20 @@ def check_policies(policies: Iterable[Located[shapes.Policy]], around: Surroundi
             yield Defect(said, (*policy.path, "spec_id"))
         for spec in specs:
             yield from _check_policy(policy, spec)
+
+
+def unfit(policies: Iterable[Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with stored policies under a spec's successor that was not under the spec itself."""
+    for stored in policies:
+        # One that cannot be read is a mistake of its own, told elsewhere.
+        with suppress(ValidationError, model.InvalidModel, AttributeError):
+            known = {key: value for key, value in stored.items() if key in shapes.Policy.model_fields}
+            policy = Located(shapes.Policy.model_validate(known), ())
+            if policy.value.spec_id == after["spec_id"]:
+                old = {defect.message for defect in _check_policy(policy, model.parse_spec(before))}
+                for defect in _check_policy(policy, model.parse_spec(after)):
+                    if defect.message not in old:
+                        yield f"policy {policy.value.id} does not fit: {defect.message}"
 
 
 def _unknown(what: str, given: str, known: Iterable[str], domain: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mandate.controlplane import model
-from mandate.controlplane.governance import checking, shapes
+from mandate.controlplane.governance import checking, shapes, succession
 from mandate.controlplane.governance.documents import Document, DomainEntry, Located, OrganizationEntry
 from mandate.controlplane.governance.source import Defect
 from mandate.controlplane.governance.state import Row, State, Wanted, normal_policy, normal_spec, same
@@ -27,7 +27,10 @@ _DESCRIPTIVE = ("owning_team", "owner_contact", "description")
 
 @dataclass(frozen=True)
 class Change:
-    """One thing of the document. `row` is what is, or will be, in the database; `created` says which."""
+    """One thing of the document. `row` is what is, or will be, in the database; `created` says which.
+
+    `event`: what is appended about a spec that is recorded already.
+    """
 
     kind: Kind
     created: bool
@@ -36,11 +39,19 @@ class Change:
     name: str
     row: Row = field(repr=False)
     details: tuple[str, ...] = ()
+    event: succession.Event | None = None
+
+    @property
+    def action(self) -> Literal["create", "activate", "retire", "same"]:
+        """In one word."""
+        if self.event is not None:
+            return "activate" if self.event == "activated" else "retire"
+        return "create" if self.created else "same"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON output."""
         return {
-            "action": "create" if self.created else "same",
+            "action": self.action,
             "kind": self.kind,
             "organization": self.organization,
             "domain": self.domain,
@@ -104,14 +115,16 @@ class _Place:
 class _Planner:
     def __init__(self, state: State, new_id: NewId) -> None:
         self._new_id = new_id
+        self._by_organization = state.by_organization
         # Grow as the document is read: what one entry creates is there for the next.
         self._organizations = list(state.organizations)
         self._domains = list(state.domains)
-        self._scopes = {row["scope_id"]: row for row in state.scopes}
+        self._scopes = {self._scope_key(row["organization_id"], row["scope_id"]): row for row in state.scopes}
         self._specs = list(state.specs)
         self._snapshots = {(row["organization_id"], row["domain"]): row for row in state.snapshots}
         self._seen: set[tuple[str, str]] = set()
         self._disputed: set[str] = set()
+        self._succeeded: list[tuple[Row, Row]] = []
         self.changes: list[Change] = []
         self.defects: list[Defect] = []
         self.conflicts: list[Defect] = []
@@ -205,11 +218,12 @@ class _Planner:
 
     def _scope(self, entry: Located[shapes.Scope], place: _Place) -> None:
         value = entry.value
-        found = self._scopes.get(value.scope_id)
+        key = self._scope_key(place.organization_id, value.scope_id)
+        found = self._scopes.get(key)
         if found is None:
             given = {name: getattr(value, name) for name in (*_SELECTORS, *_DESCRIPTIVE)}
             row = {"scope_id": value.scope_id, **place.key, **given}
-            self._scopes[value.scope_id] = row
+            self._scopes[key] = row
             self._add("scope", True, place, place.domain, value.scope_id, row)
             return
         if not place.owns(found):
@@ -227,6 +241,9 @@ class _Planner:
         self._unchanged(entry, found, _DESCRIPTIVE, f"scope {value.scope_id}", "; choose a new scope_id")
         self._add("scope", False, place, place.domain, value.scope_id, found)
 
+    def _scope_key(self, organization_id: str, scope_id: str) -> tuple[str, str]:
+        return (organization_id if self._by_organization else "", scope_id)
+
     # Specs.
 
     def _spec(self, entry: Located[shapes.Spec], place: _Place) -> None:
@@ -237,6 +254,9 @@ class _Planner:
             if place.owns(row)
             and (row["spec_id"], row["intent"], row["stage"]) == (value.spec_id, value.intent, value.stage)
         ]
+        if self._by_organization:
+            self._succeed(entry, place, line)
+            return
         if value.version is not None:
             found = next((row for row in line if row["version"] == value.version), None)
         else:
@@ -247,25 +267,62 @@ class _Planner:
             )
         differing = _differing(value, found) if found else []
         if found and not differing:
-            self._add("spec", False, place, place.domain, _spec_name(found), found)
+            self._add("spec", False, place, place.domain, succession.named(found), found)
             return
         if found and value.version is not None:
-            self._disputed.add(value.spec_id)
-            self.conflicts.append(Defect(_never_changes(value, found, differing), entry.path))
+            self._dispute(entry, succession.never_changes(value, found, differing))
             return
         self._new_spec(entry, place, found, differing)
+
+    def _succeed(self, entry: Located[shapes.Spec], place: _Place, line: Sequence[Row]) -> None:
+        value = entry.value
+        step = succession.step(value, line, lambda row: _differing(value, row, status=False))
+        if step is None:
+            before = max(line, key=lambda row: int(row["version"]), default=None)
+            self._new_spec(entry, place, before, _differing(value, before, status=False) if before else [])
+        elif isinstance(step, succession.Impossible):
+            self._dispute(entry, step.why)
+        elif step.event is None:
+            self._add("spec", False, place, place.domain, succession.named(step.row), step.row)
+        else:
+            row = {**step.row, "status": value.status}
+            details = self._in_force_instead(value, place, row if step.event == "activated" else None)
+            self._specs = [row if each is step.row else each for each in self._specs]
+            self._add("spec", True, place, place.domain, succession.named(row), row, details, step.event)
+
+    def _in_force_instead(self, value: shapes.Spec, place: _Place, row: Row | None) -> list[str]:
+        """Take what is in force for an intent at a stage out of it, for `row`; in words."""
+        before = next((each for each in self._specs if place.owns(each) and _governs(each, value)), None)
+        if before is None:
+            return []
+        self._specs = [{**each, "status": "deprecated"} if each is before else each for each in self._specs]
+        if row is None:
+            return [f"nothing governs {value.intent} at {value.stage} any more: decisions are refused"]
+        said = [f"supersedes {before['spec_id']} version {before['version']}"]
+        if before["spec_id"] != row["spec_id"]:
+            return [*said, f"policies of {before['spec_id']} no longer apply"]
+        self._succeeded.append((before, row))
+        return said
+
+    def _dispute(self, entry: Located[shapes.Spec], why: str) -> None:
+        self._disputed.add(entry.value.spec_id)
+        self.conflicts.append(Defect(why, entry.path))
 
     def _new_spec(
         self, entry: Located[shapes.Spec], place: _Place, before: Row | None, differing: list[str]
     ) -> None:
         value = entry.value
-        taken = [row for row in self._specs if row["spec_id"] == value.spec_id]
+        taken = [
+            row
+            for row in self._specs
+            if row["spec_id"] == value.spec_id
+            and (not self._by_organization or row["organization_id"] == place.organization_id)
+        ]
         newest = max((row["version"] for row in taken), default=0)
         version = value.version or newest + 1
         conflict = self._spec_conflict(value, place, taken, newest, differing)
         if conflict is not None:
-            self._disputed.add(value.spec_id)
-            self.conflicts.append(Defect(conflict, entry.path))
+            self._dispute(entry, conflict)
             return
         row = {
             "spec_id": value.spec_id,
@@ -277,11 +334,13 @@ class _Planner:
             "replaced_by": None,
             **checking.spec_content(value),
         }
-        self._specs.append(row)
         details = [f"{value.intent} at {value.stage}"]
-        if before:
-            details.append(f"differs from version {before['version']} in {_list(differing)}")
-        self._add("spec", True, place, place.domain, _spec_name(row), row, details)
+        if value.status == "active":
+            details += self._in_force_instead(value, place, row)
+        self._specs.append(row)
+        if before and differing:
+            details.append(f"differs from version {before['version']} in {succession.listed(differing)}")
+        self._add("spec", True, place, place.domain, succession.named(row), row, details)
 
     def _spec_conflict(
         self, value: shapes.Spec, place: _Place, taken: Sequence[Row], newest: int, differing: list[str]
@@ -294,10 +353,12 @@ class _Planner:
             return f"spec id {value.spec_id} belongs to domain {other['domain']}: choose another"
         if value.version is not None and value.version <= newest:
             return f"spec {value.spec_id} has version {newest} already: a new one comes after it"
-        if value.status != "active":
+        if value.status == "deprecated":
+            return succession.cannot_retire(value)
+        if value.status != "active" or self._by_organization:
             return None
         active = next((row for row in self._specs if place.owns(row) and _governs(row, value)), None)
-        return None if active is None else _cannot_replace(active, value, newest + 1, differing)
+        return None if active is None else succession.cannot_replace(active, value, newest + 1, differing)
 
     # Policies.
 
@@ -308,6 +369,8 @@ class _Planner:
             if before is None and entry.declared and (specs or entry.specs):
                 said = f"domain {place.domain} has specs and no policies yet, so that nothing can be decided"
                 self.defects.append(Defect(f"{said}: add `policies:`, [] for none", entry.domain.path))
+            if before is not None:
+                self._standing(entry, place, before)
             return
         around = checking.Surroundings(
             place.domain,
@@ -333,6 +396,15 @@ class _Planner:
         details = list(_policy_diff(old, new))
         self._snapshots[place.organization_id, place.domain] = row
         self._add("policies", True, place, place.domain, f"snapshot {version}", row, details)
+
+    def _standing(self, entry: DomainEntry, place: _Place, snapshot: Row) -> None:
+        """A conflict for each policy of the snapshot that stays and does not fit a spec's successor."""
+        for before, after in self._succeeded:
+            spec = next((each for each in entry.specs if each.value.spec_id == after["spec_id"]), None)
+            if spec is None or not place.owns(after):
+                continue
+            for said in checking.unfit(snapshot["policies"], before, after):
+                self.conflicts.append(Defect(f"{said}; give `policies` that do with it", spec.path))
 
     def _in_force(
         self, place: _Place, unread: frozenset[str]
@@ -360,13 +432,10 @@ class _Planner:
         name: str,
         row: Row,
         details: Sequence[str] = (),
+        event: succession.Event | None = None,
     ) -> None:
         organization = whose.organization if isinstance(whose, _Place) else whose["name"]
-        self.changes.append(Change(kind, created, organization, domain, name, row, tuple(details)))
-
-
-def _spec_name(row: Row) -> str:
-    return f"{row['spec_id']} version {row['version']} ({row['status']})"
+        self.changes.append(Change(kind, created, organization, domain, name, row, tuple(details), event))
 
 
 def _governs(row: Row, value: shapes.Spec) -> bool:
@@ -374,32 +443,11 @@ def _governs(row: Row, value: shapes.Spec) -> bool:
     return given == ("active", value.intent, value.stage)
 
 
-def _cannot_replace(active: Row, value: shapes.Spec, version: int, differing: list[str]) -> str:
-    if active["spec_id"] == value.spec_id:
-        kept = f"keep version {active['version']} as it is and put the change into policies"
-    else:
-        kept = f"use spec {active['spec_id']} as it is"
-    differs = f", and differs in {_list(differing)}" if differing else ""
-    return (
-        f"spec {active['spec_id']} version {active['version']} is active for {value.intent} at {value.stage}"
-        f"{differs}. A version 8 database cannot retire it: specs never change, and one at a time is active."
-        f" Possible: {kept}; `status: draft` to store this as version {version}, to be activated after"
-        " migration 009; or another intent"
-    )
-
-
-def _never_changes(value: shapes.Spec, row: Row, differing: list[str]) -> str:
-    said = f"spec {_spec_name(row)} differs in {_list(differing)}, and a version never changes"
-    if differing == ["status"]:
-        return f"{said}: a version 8 database cannot activate or retire it; migration 009 brings that"
-    return f"{said}: leave `version` out, or give a new one"
-
-
-def _differing(value: shapes.Spec, row: Row) -> list[str]:
+def _differing(value: shapes.Spec, row: Row, *, status: bool = True) -> list[str]:
     """Which parts of a stored spec are not what is declared."""
     new, old = normal_spec(checking.spec_content(value)), normal_spec(row)
     found = [name for name in new if not same(new[name], old[name])]
-    return [*found, *(["status"] if value.status != row["status"] else [])]
+    return [*found, *(["status"] if status and value.status != row["status"] else [])]
 
 
 def _policy_diff(old: Sequence[Any], new: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -435,7 +483,3 @@ def _shown(value: Any) -> str:
         expected = json.dumps(value.get("value"), ensure_ascii=False)
         return f"{value.get('field')} {value.get('operator')} {expected}"
     return "none" if value is None else str(value)
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

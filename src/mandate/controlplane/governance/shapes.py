@@ -113,7 +113,9 @@ class Spec(Part):
     allowed_verdicts: list[VerdictName] = Field(min_length=1)
     signals: list[Signal] = Field(default_factory=list)
     enforcement: Enforcement = Enforcement()
-    status: Literal["active", "draft"] = "active"
+    status: Literal["active", "draft", "deprecated"] = Field(
+        "active", description="deprecated retires one; that needs version 9 of the schema"
+    )
 
 
 class Condition(Part):
@@ -170,7 +172,11 @@ class PostedScope(Scope):
 
 
 class PostedSpec(Spec):
-    """A spec of a domain that there is."""
+    """A spec of a domain that there is.
+
+    On a version 9 database one that is active supersedes the one before; a recorded `version` with another
+    `status` is activated again, or retired. A version 8 database refuses a second active one.
+    """
 
     organization_id: Uuid
     domain: Slug

@@ -7,7 +7,7 @@ with UUIDs as scope ids.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -26,13 +26,22 @@ class Wanted:
 
 @dataclass(frozen=True)
 class State:
-    """Rows of organizations, domains, scopes, specs (every version) and each domain's newest snapshot."""
+    """Rows of organizations, domains, scopes, specs (every version) and each domain's newest snapshot.
+
+    `version` of the schema: in version 9 ids belong to an organization, and specs succeed each other.
+    """
 
     organizations: tuple[Row, ...] = ()
     domains: tuple[Row, ...] = ()
     scopes: tuple[Row, ...] = ()
     specs: tuple[Row, ...] = ()
     snapshots: tuple[Row, ...] = ()
+    version: int = field(default=8, kw_only=True)
+
+    @property
+    def by_organization(self) -> bool:
+        """Whether two organizations may use one id, and an appended event says which spec is in force."""
+        return self.version >= 9
 
 
 def same(left: object, right: object) -> bool:

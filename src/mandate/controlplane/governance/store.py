@@ -1,4 +1,7 @@
-"""Reads what a database has to govern by, and writes a plan into it: all of it or nothing."""
+"""Reads what a database has to govern by, and writes a plan into it: all of it or nothing.
+
+Version 9's events about specs are appended with the application's name as the actor.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ _SELECT = {
 _INSERT = {
     kind: _read(f"insert_{kind}.sql") for kind in ("organization", "domain", "scope", "spec", "policies")
 }
+_INSERT_EVENT = _read("insert_spec_event.sql")
 _ONE_PICTURE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _JSON = ("metadata", "signals", "enforcement", "policies")
 
@@ -97,7 +101,8 @@ def require_writable(session: Session) -> None:
 
 def load(session: Session, wanted: Wanted) -> State:
     """What the database has of what is wanted."""
-    queries = _SELECT[version_of(session)]
+    version = version_of(session)
+    queries = _SELECT[version]
     organizations = session.rows(
         queries["organizations"],
         {"every": wanted.every, "names": list(wanted.names), "ids": list(wanted.ids)},
@@ -107,8 +112,8 @@ def load(session: Session, wanted: Wanted) -> State:
         "scopes": list(wanted.scopes),
         "specs": list(wanted.specs),
     }
-    rest = [tuple(session.rows(queries[table], params)) for table in _TABLES[1:]]
-    return State(tuple(organizations), *rest)
+    domains, scopes, specs, snapshots = (tuple(session.rows(queries[table], params)) for table in _TABLES[1:])
+    return State(tuple(organizations), domains, scopes, specs, snapshots, version=version)
 
 
 def everything(session: Session) -> State:
@@ -199,6 +204,10 @@ def _write(session: Session, plan: Plan) -> Plan:
     """Insert what is new; the plan with the time at which each was."""
     written: dict[int, Change] = {}
     for change in plan.creations:
+        if change.event is not None:
+            session.execute(_INSERT_EVENT, {**change.row, "event": change.event})
+            written[id(change)] = change
+            continue
         row = {key: Jsonb(value) if key in _JSON else value for key, value in change.row.items()}
         created_at = session.value(_INSERT[change.kind], row)
         written[id(change)] = replace(change, row={**change.row, "created_at": created_at})

@@ -72,7 +72,12 @@ WITH domain AS NOT MATERIALIZED (
     SELECT s.spec_id, s.version, s.organization_id, s.domain, s.intent, s.stage, s.allowed_verdicts, s.signals,
         s.enforcement, s.replaced_by, s.created_at,
         CASE WHEN last.event = 'activated' AND last.spec_id = s.spec_id AND last.version = s.version THEN 'active'
-            WHEN s.status = 'active' THEN 'deprecated' ELSE s.status END AS status
+            WHEN s.status = 'active' OR EXISTS (
+                SELECT FROM mandate.spec_events e
+                WHERE e.organization_id = s.organization_id AND e.domain = s.domain AND e.intent = s.intent
+                    AND e.stage = s.stage AND e.spec_id = s.spec_id AND e.version = s.version
+            ) THEN 'deprecated'
+            ELSE s.status END AS status
     FROM mandate.mandate_specs s
     LEFT JOIN LATERAL (
         SELECT e.event, e.spec_id, e.version
