@@ -9,7 +9,7 @@ from tests.sqlfiles import psql
 
 from mandate.postgres import programs
 from mandate.postgres.connection import Session, Target, connect
-from mandate.rekey import build, objects, shadow, spec, transform
+from mandate.rekey import build, crew, objects, shadow, spec, transform
 from mandate.rekey.direction import FORWARD, Direction
 from mandate.rekey.discover import discover
 from mandate.rekey.model import Graph
@@ -34,7 +34,7 @@ def build_all(session: Session, graph: Graph) -> None:
     """Everything up to the swap; a map is filled by the plainest query."""
     shadow.create(session, graph)
     fill(session, graph)
-    build.run([session], build.tasks(session, graph))
+    crew.run([session], build.tasks(session, graph))
     build.foreign_keys([session], graph)
 
 

@@ -22,7 +22,7 @@ from mandate.errors import CheckFailed, DatabaseError
 from mandate.postgres import programs
 from mandate.postgres.connection import Session, Target
 from mandate.progress import Silent
-from mandate.rekey import build, refuse, shadow
+from mandate.rekey import build, crew, refuse, shadow
 from mandate.rekey.direction import BACK
 from mandate.rekey.fingerprint import fingerprint
 from mandate.rekey.model import Graph
@@ -102,9 +102,9 @@ def test_a_run_that_ended_anywhere_is_continued(parent: Target) -> None:
         first = build.tasks(session, graph)
         # Each task is one transaction: a killed run leaves a prefix of them.
         for done in range(1, len(first)):
-            build.run([session], build.tasks(session, graph)[:1])
+            crew.run([session], build.tasks(session, graph)[:1])
             assert len(build.tasks(session, graph)) <= len(first), done
-        build.run([session], build.tasks(session, graph))
+        crew.run([session], build.tasks(session, graph))
         whole = built_names(session, graph)
         assert {"parent_pkey", "child_pkey", "child_parent"} <= whole
         left = build.tasks(session, graph)
@@ -120,8 +120,8 @@ def test_a_foreign_key_that_was_added_and_not_proven_is_proven(parent: Target) -
         graph = graph_of(session, TO_TEXT)
         shadow.create(session, graph)
         fill(session, graph)
-        build.run([session], build.tasks(session, graph))
-        build.run([session], build.foreign_key_tasks(session, graph)[:1])
+        crew.run([session], build.tasks(session, graph))
+        crew.run([session], build.foreign_key_tasks(session, graph)[:1])
         assert [task.name for task in build.foreign_key_tasks(session, graph)] == [
             "validation of foreign key child_parent_fkey of s.child"
         ]
@@ -133,8 +133,8 @@ def test_several_sessions_build_what_one_builds(parent: Target) -> None:
         graph = graph_of(one, TO_TEXT)
         shadow.create(one, graph)
         fill(one, graph)
-        build.run([one, two, three], build.tasks(one, graph), memory_megabytes=16)
-        build.run([one, two, three], build.foreign_key_tasks(one, graph))
+        crew.run([one, two, three], build.tasks(one, graph), jobs_alone=3)
+        crew.run([one, two, three], build.foreign_key_tasks(one, graph))
         names = built_names(one, graph)
         assert {f"more_{i}" for i in range(12)} | {"child_pkey", "child_parent_fkey"} <= names
         assert one.value("SHOW maintenance_work_mem") != "16MB"
@@ -147,19 +147,19 @@ def test_rows_that_break_a_rule_of_the_spec_stop_the_build_and_name_it(parent: T
         shadow.create(session, graph)
         fill(session, graph)
         with pytest.raises(DatabaseError, match="small"):
-            build.run([session], build.tasks(session, graph))
+            crew.run([session], build.tasks(session, graph))
         session.execute("DELETE FROM mandate_new_s.parent WHERE n = 40")
-        build.run([session], build.tasks(session, graph))
+        crew.run([session], build.tasks(session, graph))
         with pytest.raises(DatabaseError, match="child_parent_fkey"):
             build.foreign_keys([session], graph)
 
 
 def test_an_error_in_one_session_leaves_no_other_at_work(parent: Target) -> None:
-    bad = build.Task(0, "bad", 9, (sql.SQL("SELECT 1/0").format(),))
-    slow = build.Task(0, "slow", 99, (sql.SQL("SELECT pg_sleep(600)").format(),))
+    bad = crew.Task(0, "bad", 9, (sql.SQL("SELECT 1/0").format(),))
+    slow = crew.Task(0, "slow", 99, (sql.SQL("SELECT pg_sleep(600)").format(),))
     with session_of(parent) as one, session_of(parent) as two:
         with pytest.raises(DatabaseError, match="division by zero"):
-            build.run([one, two], [slow, bad, bad], Silent())
+            crew.run([one, two], [slow, bad, bad], Silent())
         assert one.value("SELECT 1") == two.value("SELECT 1") == 1
 
 

@@ -1,46 +1,22 @@
-"""Keys, indexes, checks, triggers and views of the shadows, several at a time, and their foreign keys."""
+"""Keys, indexes, checks, triggers and views of the shadows, and their foreign keys, as tasks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from pathlib import Path
-from queue import SimpleQueue
 
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.progress import Reporter, Silent
-from mandate.progress import Task as ProgressTask
-from mandate.rekey import catalogue, dressing, renewal, rewriting, shadow, spec, views
+from mandate.progress import Reporter
+from mandate.rekey import catalogue, crew, dressing, renewal, rewriting, shadow, spec, views
 from mandate.rekey import foreign_keys as keys_of
 from mandate.rekey.catalogue import Catalogue, Index, View
+from mandate.rekey.crew import Task
 from mandate.rekey.model import Graph, Group, NewTable
 from mandate.rekey.rewriting import IndexDefinition
 
 _LONGEST_NAME = 63
-_OFFLINE_MEGABYTES = 256
-_OFFLINE_TOTAL_MEGABYTES = 2048
-_CANCEL_AGAIN_SECONDS = 0.05
-_LOOK_SECONDS = 1.0
-_PROGRESS = (Path(__file__).parent / "sql" / "build_progress.sql").read_bytes()
-
-
-@dataclass(frozen=True)
-class Task:
-    """Statements of one transaction, after all tasks of a lower stage. `bytes`: the size of what it reads."""
-
-    stage: int
-    name: str
-    bytes: int
-    statements: tuple[sql.Composed, ...]
-
-    @property
-    def effort(self) -> float:
-        """What it costs beside other tasks: sorting an index the most, statistics only look at a sample."""
-        return self.bytes * {0: 4.0, 2: 0.25}.get(self.stage, 1.0)
 
 
 @dataclass(frozen=True)
@@ -107,7 +83,10 @@ def of_table(graph: Graph, kept: Catalogue, table: NewTable) -> list[Task]:
 def _index_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
     for built in indexes(graph, kept, table):
         if built.index.name not in there.relations:
-            yield Task(0, f"index {built.index.name}", built.index.bytes, tuple(_index(graph, built)))
+            statements = tuple(_index(graph, built))
+            sorts = _sorted_bytes(table, built.definition.create)
+            size = built.index.bytes + table.old.bytes // 8
+            yield Task(0, f"index {built.index.name}", size, statements, sorts)
     for wanted in graph.spec.index:
         if wanted.table == str(table) and wanted.name not in there.relations:
             statement = sql.SQL("CREATE {}INDEX {} ON {} {}").format(
@@ -116,7 +95,14 @@ def _index_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing
                 sql.Identifier(*shadow.place(graph, table)),
                 Verbatim(wanted.on),
             )
-            yield Task(0, f"index {wanted.name}", table.old.bytes // 10, (statement,))
+            size = table.old.bytes // 6
+            yield Task(0, f"index {wanted.name}", size, (statement,), _sorted_bytes(table, wanted.on))
+
+
+def _sorted_bytes(table: NewTable, definition: str) -> int | None:
+    """What building a btree sorts, roughly; None for another method, which uses all the memory there is."""
+    method = re.search(r"(?i)\busing\s+(\w+)", definition)
+    return None if method and method[1].lower() != "btree" else max(1, table.old.bytes // 8)
 
 
 def _finish_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
@@ -349,14 +335,6 @@ def _all_or_none(table: NewTable, group: Group) -> str | None:
 # -- foreign keys ------------------------------------------------------------------------------------
 
 
-def spare_memory_megabytes(session: Session, jobs: int) -> int:
-    """maintenance_work_mem for each of `jobs` sessions while nobody else works: 2 GiB together, or as set."""
-    configured: int = session.value(
-        "SELECT setting::bigint / 1024 FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'"
-    )
-    return max(configured, min(_OFFLINE_MEGABYTES, _OFFLINE_TOTAL_MEGABYTES // jobs))
-
-
 def foreign_keys(
     sessions: Sequence[Session],
     graph: Graph,
@@ -368,7 +346,7 @@ def foreign_keys(
     Those that cross the border of the change come at the cutover. Raises CheckFailed naming the key that
     the rows do not fit.
     """
-    run(sessions, foreign_key_tasks(sessions[0], graph), reporter, gate=gate)
+    crew.run(sessions, foreign_key_tasks(sessions[0], graph), reporter, gate=gate)
 
 
 def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:
@@ -397,104 +375,3 @@ def _states(session: Session, schema: str) -> dict[tuple[str, str], bool]:
         (schema,),
     )
     return {(row["child"], row["name"]): row["valid"] for row in rows}
-
-
-# -- running -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Crew:
-    """Who does the tasks, and the effort of those under way by process of the server."""
-
-    sessions: Sequence[Session]
-    memory_megabytes: int | None
-    gate: Callable[[], None] | None
-    observer: Session | None
-    whole: float
-    idle: SimpleQueue[Session] = field(default_factory=SimpleQueue)
-    under_way: dict[int, float] = field(default_factory=dict)
-
-    def partly(self) -> float:
-        """Effort that is in what is half done."""
-        under_way = dict(self.under_way)
-        if self.observer is None or not under_way:
-            return 0.0
-        rows = self.observer.rows(_PROGRESS, (list(under_way),))
-        return float(sum(under_way[row["pid"]] * row["part"] for row in rows))
-
-
-def run(
-    sessions: Sequence[Session],
-    tasks: Sequence[Task],
-    reporter: Reporter | None = None,
-    memory_megabytes: int | None = None,
-    *,
-    gate: Callable[[], None] | None = None,
-    observer: Session | None = None,
-) -> None:
-    """Do the tasks, stage by stage, as many at a time as there are sessions, the largest first.
-
-    `memory_megabytes`: maintenance_work_mem of each session. `gate` is called before each task, by several
-    threads, and may wait or raise. `observer`: another session, to see how far tasks under way are.
-    Raises the first error; then no statement is running any more.
-    """
-    crew = _Crew(sessions, memory_megabytes, gate, observer, sum(task.effort for task in tasks) or 1.0)
-    for session in sessions:
-        crew.idle.put(session)
-    with (reporter or Silent()).task("build", total=100, unit="%") as progress:
-        done = 0.0
-        for _, stage in groupby(sorted(tasks, key=lambda task: task.stage), key=lambda task: task.stage):
-            done = _run_stage(crew, list(stage), progress, done)
-
-
-def _run_stage(crew: _Crew, stage: Sequence[Task], progress: ProgressTask, done: float) -> float:
-    with ThreadPoolExecutor(len(crew.sessions)) as pool:
-        running = {pool.submit(_run_one, crew, task): task for task in stage}
-        try:
-            pending = set(running)
-            while pending:
-                finished, pending = wait(
-                    pending, _LOOK_SECONDS if crew.observer else None, return_when=FIRST_COMPLETED
-                )
-                for future in finished:
-                    future.result()
-                    done += running[future].effort
-                    progress.update(100 * done / crew.whole, note=running[future].name)
-                if not finished:
-                    progress.update(100 * (done + crew.partly()) / crew.whole)
-        except BaseException:
-            _stop(pool, running, crew.sessions)
-            raise
-    return done
-
-
-def _stop(pool: ThreadPoolExecutor, running: dict[Future[None], Task], sessions: Sequence[Session]) -> None:
-    """Cancel what runs until nothing does: a cancellation between two statements hits neither."""
-    pool.shutdown(wait=False, cancel_futures=True)
-    # A future that was cancelled before it began never counts as done.
-    begun = [future for future in running if not future.cancelled()]
-    while wait(begun, timeout=_CANCEL_AGAIN_SECONDS).not_done:
-        for session in sessions:
-            session.cancel()
-
-
-def _run_one(crew: _Crew, task: Task) -> None:
-    if crew.gate is not None:
-        crew.gate()
-    session = crew.idle.get()
-    pid = session.pid
-    crew.under_way[pid] = task.effort
-    try:
-        with session.transaction():
-            session.execute("SET LOCAL search_path = ''")
-            session.execute("SET LOCAL default_tablespace = ''")
-            if crew.memory_megabytes is not None:
-                session.execute(
-                    "SELECT set_config('maintenance_work_mem', %s, true)", (f"{crew.memory_megabytes}MB",)
-                )
-            for statement in task.statements:
-                session.execute(statement)
-    finally:
-        # A connection that was lost has no number any more.
-        del crew.under_way[pid]
-        crew.idle.put(session)

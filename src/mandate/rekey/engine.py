@@ -17,6 +17,7 @@ from mandate.rekey import (
     capture,
     catch_up,
     copying,
+    crew,
     cutover,
     hints,
     journal,
@@ -74,6 +75,8 @@ class Engine:
             "search_path": "",
             "statement_timeout": "0",
             "idle_in_transaction_session_timeout": "0",
+            # Many statements over some of a table's rows each: compiling them costs more than it saves.
+            "jit": "off",
         }
         if self.options.limits is not None:
             # `jobs` is what may work at a time.
@@ -242,9 +245,13 @@ class Engine:
         figures = self._guard(graph).require_still(session)
         tasks = build.tasks(session, graph)
         with self._sessions() as sessions, space.Watch(figures).over(sessions):
-            memory = None if self.options.limits else build.spare_memory_megabytes(session, self.options.jobs)
-            build.run(
-                sessions, tasks, self.reporter, memory, gate=self._steering.gate(session), observer=session
+            crew.run(
+                sessions,
+                tasks,
+                self.reporter,
+                jobs_alone=None if self.options.limits else self.options.jobs,
+                gate=self._steering.gate(session),
+                observer=session,
             )
         return {"objects": len(tasks), "space": figures}
 

@@ -6,7 +6,7 @@ text, computed in the server. It adds up: the fingerprint of a table is that of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -80,15 +80,8 @@ def fingerprint(
         return _measure(session, sql.SQL("({})").format(source), columns)
 
 
-def fingerprint_binary(session: Session, query: sql.Composable) -> Fingerprint:
-    """Fingerprint of a query by what PostgreSQL sends for each row in binary: several times as fast.
-
-    It holds the numbers of types, so it is comparable within one database only. Raises DatabaseError with
-    42883 where a type cannot be sent in binary.
-    """
-    hashed = sql.SQL(
-        "pg_catalog.hash_record_extended(ROW(pg_catalog.record_send(ROW(source.*)::pg_catalog.record)), 0)"
-    )
+def fingerprint_hashed(session: Session, query: sql.Composable, hashed: sql.Composable) -> Fingerprint:
+    """Fingerprint of a query by `hashed`, an expression over its row `source`: see row_hash.py."""
     with canonical(session):
         return _measure(session, sql.SQL("({})").format(query), hashed=hashed)
 
@@ -146,16 +139,22 @@ def one_snapshot(session: Session, workers: Sequence[Session] = ()) -> Iterator[
 def canonical(session: Session) -> Iterator[None]:
     """A transaction in which values have one text; the caller's own transaction gets its settings back."""
     with session.transaction():
-        before = session.rows(
+        rows = session.rows(
             "SELECT s.name, pg_catalog.current_setting(s.name) AS value"
             " FROM pg_catalog.unnest(%s::text[]) AS s (name)",
             (list(_CANONICAL),),
         )
-        for name, value in _CANONICAL.items():
-            session.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+        _set(session, _CANONICAL)
         yield
-        for row in before:
-            session.execute("SELECT pg_catalog.set_config(%s, %s, true)", (row["name"], row["value"]))
+        _set(session, {row["name"]: row["value"] for row in rows})
+
+
+def _set(session: Session, settings: Mapping[str, str]) -> None:
+    session.execute(
+        "SELECT pg_catalog.set_config(s.name, s.value, true)"
+        " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+        (list(settings), list(settings.values())),
+    )
 
 
 @dataclass(frozen=True)

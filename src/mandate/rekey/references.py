@@ -60,12 +60,15 @@ def _any(
     source: sql.Composable,
     conditions: Sequence[Composable],
 ) -> bool:
-    """Whether any is true of any row: one scan, where each by itself would be one."""
+    """Whether any is true of any row: one scan, where each by itself would be one.
+
+    An aggregate, unlike EXISTS, is computed by several processes where the session allows it.
+    """
     if not conditions:
         return False
     either = sql.SQL(" OR ").join(sql.SQL("({})").format(condition) for condition in conditions)
     found = session.value(
-        sql.SQL("SELECT EXISTS (SELECT FROM {} AS {}{} WHERE {})").format(
+        sql.SQL("SELECT count(*) > 0 FROM {} AS {}{} WHERE {}").format(
             source, direction.alias, direction.joins(graph, table), either
         )
     )

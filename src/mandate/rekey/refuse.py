@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, DatabaseError
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import build, catalogue, foreign_keys, renewal, rewriting, shadow, views
+from mandate.rekey import build, catalogue, crew, foreign_keys, renewal, rewriting, shadow, views
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.model import Graph, NewTable
 
@@ -183,7 +183,7 @@ def _try(session: Session, name: str, work: Callable[[Session], None]) -> Iterat
         yield error.message if error.message.startswith(name) else f"{name}: {error.message}"
 
 
-def _planned(graph: Graph, kept: Catalogue) -> Iterator[build.Task | str]:
+def _planned(graph: Graph, kept: Catalogue) -> Iterator[crew.Task | str]:
     """What build would do; a table that it cannot plan is a problem, not an end."""
     for planned in build.parts(graph, kept):
         try:

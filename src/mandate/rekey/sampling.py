@@ -14,7 +14,7 @@ from itertools import cycle
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import build, maps, shadow, yielding
+from mandate.rekey import build, crew, maps, shadow, yielding
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.direction import FORWARD, mapped, settle
 from mandate.rekey.estimate import IndexSample, TableSample
@@ -164,7 +164,7 @@ def _build(
     """The indexes one after another, and the seconds for constraints and statistics."""
     found: dict[str, IndexSample] = {}
     finish = 0.0
-    tasks: Sequence[build.Task] = build.of_table(graph, kept, table)
+    tasks: Sequence[crew.Task] = build.of_table(graph, kept, table)
     for task in tasks:
         started = time.monotonic()
         for statement in task.statements:

@@ -7,27 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 
 from mandate.errors import MigrationFailed, VerificationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter
-from mandate.rekey import catch_up, json_keys, references, yielding
+from mandate.rekey import catch_up, json_keys, references, row_hash, yielding
 from mandate.rekey.direction import Direction, equal, qualified, settle
-from mandate.rekey.fingerprint import (
-    CHUNK_BLOCKS,
-    Fingerprint,
-    canonical,
-    fingerprint,
-    fingerprint_binary,
-    one_snapshot,
-)
+from mandate.rekey.fingerprint import Fingerprint, canonical, fingerprint_hashed, one_snapshot
 from mandate.rekey.model import Graph, NewTable
 
 Connect = Callable[[], Session]
 
-_SENDABLE = (Path(__file__).parent / "sql" / "sendable.sql").read_bytes()
+# 16 MiB of table: no session is long at work when the others have nothing left to do.
+_CHUNK_BLOCKS = 2048
 _BUCKETS = 1024
 _BUCKETS_LOOKED_INTO = 16
 _SHOWN = 20
@@ -119,10 +112,10 @@ def _pending(session: Session, graph: Graph, direction: Direction, table: NewTab
 
 
 def _compared(sessions: Sequence[Session], sides: _Sides) -> tuple[Proof, list[str]]:
-    types = list(sides.columns.values())
-    measure = fingerprint_binary if sessions[0].value(_SENDABLE, (types,)) else fingerprint
-    source = _measured(sessions, sides.source_parts(sessions[0]), measure)
-    destination = _measured(sessions, sides.destination_parts(sessions[0]), measure)
+    hashed = row_hash.expression(sessions[0], sides.columns)
+    source, destination = _measured(
+        sessions, [sides.source_parts(sessions[0]), sides.destination_parts(sessions[0])], hashed
+    )
     proof = Proof(
         str(sides.table),
         destination.rows,
@@ -135,11 +128,9 @@ def _compared(sessions: Sequence[Session], sides: _Sides) -> tuple[Proof, list[s
 
 
 def _measured(
-    sessions: Sequence[Session],
-    queries: Sequence[sql.Composed],
-    measure_on: Callable[[Session, sql.Composable], Fingerprint],
-) -> Fingerprint:
-    """The fingerprints of all queries together, as many at a time as there are sessions."""
+    sessions: Sequence[Session], sides: Sequence[Sequence[sql.Composed]], hashed: sql.Composable
+) -> list[Fingerprint]:
+    """The fingerprint of each side's queries together, as many at a time as there are sessions."""
     idle: SimpleQueue[Session] = SimpleQueue()
     for session in sessions:
         idle.put(session)
@@ -147,12 +138,13 @@ def _measured(
     def measure(query: sql.Composed) -> Fingerprint:
         session = idle.get()
         try:
-            return measure_on(session, query)
+            return fingerprint_hashed(session, query, hashed)
         finally:
             idle.put(session)
 
     with ThreadPoolExecutor(len(sessions)) as pool:
-        return sum(pool.map(measure, queries), Fingerprint())
+        measured = [pool.map(measure, queries) for queries in sides]
+        return [sum(side, Fingerprint()) for side in measured]
 
 
 @dataclass(frozen=True)
@@ -242,10 +234,10 @@ def _parts(session: Session, table: sql.Identifier) -> Iterator[sql.Composable]:
         " / pg_catalog.current_setting('block_size')::bigint",
         (table.as_string(session.connection),),
     )
-    starts = range(0, max(1, blocks), CHUNK_BLOCKS)
+    starts = range(0, max(1, blocks), _CHUNK_BLOCKS)
     for first in starts:
         lower = sql.SQL("s.ctid >= {}::tid").format(sql.Literal(f"({first},0)"))
-        upper = sql.SQL(" AND s.ctid < {}::tid").format(sql.Literal(f"({first + CHUNK_BLOCKS},0)"))
+        upper = sql.SQL(" AND s.ctid < {}::tid").format(sql.Literal(f"({first + _CHUNK_BLOCKS},0)"))
         yield lower if first == starts[-1] else lower + upper
 
 
