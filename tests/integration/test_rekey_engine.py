@@ -250,7 +250,7 @@ def test_a_finalize_that_died_has_not_stopped_capturing(
     engine = change(target, TO_BIGINT)
     engine.run()
     with monkeypatch.context() as patch:
-        patch.setattr(type(engine), "_drop_schemas", crash)
+        patch.setattr("mandate.rekey.leftovers.drop", crash)
         with pytest.raises(Crash):
             engine.finalize()
     with connect(target) as session:
