@@ -174,10 +174,10 @@ class Crowd:
 
 
 @contextmanager
-def crowd(target: Target, service: Service, writers: int = 2) -> Iterator[Crowd]:
+def crowd(target: Target, service: Service, writers: int = 2, callers: int = 1) -> Iterator[Crowd]:
     """Clients at work until the block ends."""
     stopping = threading.Event()
-    clients: list[Client] = [Caller("http-1", stopping, service)]
+    clients: list[Client] = [Caller(f"http-{number}", stopping, service) for number in range(1, callers + 1)]
     clients += [Writer(f"direct-{number}", stopping, target) for number in range(1, writers + 1)]
     with ExitStack() as stack:
         for client in clients:

@@ -38,7 +38,7 @@ class Finished:
 
 @dataclass
 class Conductor:
-    """A running `mandate run 008`."""
+    """A running `mandate run`."""
 
     process: subprocess.Popen[str]
     _lines: SimpleQueue[str | None] = field(default_factory=SimpleQueue)
@@ -91,11 +91,12 @@ def start(
     *arguments: str,
     env: dict[str, str] | None = None,
     command: str = "run",
+    migration: str = "008",
 ) -> Conductor:
-    """Start `mandate run 008 ...` (or another command) in `directory` against `target`."""
+    """Start `mandate run 008 ...` (or another command, another migration) in `directory` against `target`."""
     return Conductor(
         subprocess.Popen(
-            [str(MANDATE), command, "008", *arguments],
+            [str(MANDATE), command, migration, *arguments],
             cwd=directory,
             env=clean_environment({"DATABASE_URL": target.conninfo, **(env or {})}),
             stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from typing import Any
 
 from mandate.postgres.connection import Target, connect
 from mandate.progress import Silent
+from mandate.runbook import identity
 from mandate.runbook.step import Context, Options
 from mandate.settings import Settings
 
@@ -38,7 +39,7 @@ def context(
 ) -> Context:
     """A context of run RUN_ID as the conductor would make it."""
     return Context(
-        migration="008",
+        migration=identity.MIGRATION,
         run_id=RUN_ID,
         started_at=started_at or datetime.now(UTC),
         directory=directory,

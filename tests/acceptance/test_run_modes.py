@@ -181,7 +181,7 @@ def test_an_abort_ends_a_living_run_with_8_and_it_can_begin_again(
     [
         ("run", "008", "--online", "--plain-sql"),
         ("rollback", "008", "--from-backup", "--online"),
-        ("finalize", "009"),
+        ("finalize", "010"),
         ("abort", ""),
         ("throttle", "008", "nan"),
         ("run", "008", "--deadline", "-1"),

@@ -27,7 +27,7 @@ from mandate.postgres import programs
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.postgres.embedded import EmbeddedServer
 from mandate.progress import Silent
-from mandate.runbook import backup, files, manifest, migrations, restore, scratch, written_since
+from mandate.runbook import backup, identity, manifest, migrations, restore, scratch, written_since
 from mandate.runbook.restore import Rollback
 from mandate.runbook.steps import s20_backup
 from mandate.runbook.written_since import Loss
@@ -54,7 +54,7 @@ class Migrated:
 
 def migrate(target: Target) -> None:
     psql = programs.find("psql", 18)
-    programs.run([psql, "-X", "-q"], target, stdin=files.migration())
+    programs.run([psql, "-X", "-q"], target, stdin=identity.MIGRATION.script)
 
 
 def write(session: Session) -> None:

@@ -247,9 +247,17 @@ def test_only_version_8_at_rest_becomes_version_9(database: DatabaseFactory) -> 
         assert psql(old, file).returncode == 3
     with pytest.raises(CheckFailed, match="version 7; migration 009 follows 008"):
         tenant_keys.engine(old, Silent()).run()
+    early = mandate("run", "009", "--yes", "--dsn", old.conninfo)
+    assert early.returncode == 9
+    assert "the database is at version 7; migration 009 follows migration 008" in early.stderr
+    assert "mandate run 008" in early.stderr
     identity.engine(old, Silent()).run()
     with pytest.raises(CheckFailed, match="migration 008 is swapped"):
         tenant_keys.engine(old, Silent()).run()
+    early = mandate("plan", "009", "--no-sample", "--dsn", old.conninfo)
+    assert early.returncode == 9
+    assert "migration 008 is not finalized" in " ".join(early.stderr.split())
+    assert "mandate finalize 008" in early.stderr
     assert failed_checks(run(old, PRE_CHECKS)) == {"leftovers"}
     assert "\nverification: FAIL: " in run(old, VERIFICATION)
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests import report_records as records
 
-from mandate.runbook import checklist as lists
-from mandate.runbook import evidence, files
+from mandate.runbook import evidence, guarded
+from mandate.runbook.migration import Migration
 from mandate.runbook.record import RunRecord, Tick
 
 COMPLETE = records.complete()
@@ -221,14 +221,27 @@ def test_figures_of_a_failed_step_come_from_its_error() -> None:
     assert "2 of 15" in _tick(moved, "Pre-checks").because
 
 
-@pytest.mark.parametrize("id", [lists.DOMAIN_ID_GONE, lists.SCOPE_ID_TEXT, lists.NO_NULL_DOMAINS])
-def test_the_verification_file_has_the_checks_that_lines_rest_on(id: str) -> None:
-    assert re.search(rf"^-- check: {id} expect=zero$", _text(files.verification()), re.MULTILINE)
+@pytest.mark.parametrize("migration", guarded.ALL, ids=lambda migration: migration.name)
+def test_the_verification_file_has_the_checks_that_lines_rest_on(migration: Migration) -> None:
+    text = _text(migration.verification)
+    for id in (id for line in migration.proven for id in line.checks):
+        assert re.search(rf"^-- check: {id} expect=zero$", text, re.MULTILINE), id
 
 
-def test_the_files_have_the_summaries_that_are_held_against_the_checks() -> None:
-    assert "-- check: readiness expect=any" in _text(files.pre_checks())
-    assert "-- check: verification expect=any" in _text(files.verification())
+@pytest.mark.parametrize("migration", guarded.ALL, ids=lambda migration: migration.name)
+def test_the_files_have_the_summaries_that_are_held_against_the_checks(migration: Migration) -> None:
+    assert "-- check: readiness expect=any" in _text(migration.pre_checks)
+    assert "-- check: verification expect=any" in _text(migration.verification)
+
+
+def test_each_migration_has_lines_of_its_own_and_an_unknown_one_none() -> None:
+    shared = {tick.text for tick in evidence.checklist(replace(COMPLETE, migration="777"))}
+    of_009 = list(evidence.checklist(replace(COMPLETE, migration="009-rehearsal")))
+    assert len(shared) == 9
+    assert {tick.text for tick in of_009} > shared
+    keys = next(tick for tick in of_009 if tick.text == "Every key begins with organization_id")
+    assert keys.ticked is None, "008 has a check of that name, and not the other"
+    assert "unique_keys" in keys.because
 
 
 def _text(path: Path) -> str:

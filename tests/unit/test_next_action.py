@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from mandate.errors import NeedsPerson, UsageError
-from mandate.runbook import conduct, next_action
+from mandate.runbook import conduct, identity, next_action, tenant_keys
 from mandate.runbook.next_action import Begin, Nothing, Refuse, Resume
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord, StepStatus
 
+MIGRATION = identity.MIGRATION
 NAMES = (
     "preflight",
     "stop",
@@ -56,26 +57,39 @@ def statuses(found: RunRecord) -> dict[str, str]:
 
 
 def test_without_a_run_a_version_7_database_begins_one_and_a_version_8_one_has_nothing_to_do() -> None:
-    assert next_action.decide(None, 7) == Begin()
-    assert isinstance(next_action.decide(None, 8), Nothing)
+    assert next_action.decide(None, 7, MIGRATION) == Begin()
+    assert isinstance(next_action.decide(None, 8, MIGRATION), Nothing)
 
 
-@pytest.mark.parametrize("version", [0, 1, 5, 6, 9])
+@pytest.mark.parametrize("version", [0, 1, 5, 6])
 def test_any_other_version_is_for_a_person(version: int) -> None:
-    action = next_action.decide(None, version)
+    action = next_action.decide(None, version, MIGRATION)
     assert isinstance(action, Refuse)
     assert isinstance(action.error, NeedsPerson)
 
 
+def test_a_migration_that_another_one_followed_has_nothing_to_do() -> None:
+    action = next_action.decide(record("complete", *NAMES), 9, MIGRATION)
+    assert isinstance(action, Nothing)
+    assert "version 9" in action.because
+
+
+@pytest.mark.parametrize(("version", "first"), [(7, "mandate run 008"), (6, "mandate db init --to 007")])
+def test_a_migration_before_its_turn_names_what_comes_first(version: int, first: str) -> None:
+    action = next_action.decide(None, version, tenant_keys.MIGRATION)
+    assert isinstance(action, Refuse)
+    assert first in str(action.error.hint)
+
+
 @pytest.mark.parametrize("status", ["complete", "rolled-back"])
 def test_an_ended_run_of_a_version_7_database_is_followed_by_a_new_one(status: RunStatus) -> None:
-    assert next_action.decide(record(status, *NAMES), 7) == Begin()
+    assert next_action.decide(record(status, *NAMES), 7, MIGRATION) == Begin()
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted", "waiting"])
 def test_an_unfinished_run_is_gone_on_with_and_proves_again_what_may_have_changed(status: RunStatus) -> None:
     action = next_action.decide(
-        record(status, "preflight", "stop", "backup", "rehearse", "check", at="migrate"), 7
+        record(status, "preflight", "stop", "backup", "rehearse", "check", at="migrate"), 7, MIGRATION
     )
     assert isinstance(action, Resume)
     found = statuses(action.record)
@@ -85,7 +99,7 @@ def test_an_unfinished_run_is_gone_on_with_and_proves_again_what_may_have_change
 
 def test_a_migration_that_is_in_the_database_is_never_run_again() -> None:
     before = ("preflight", "stop", "backup", "rehearse", "check")
-    action = next_action.decide(record("running", *before, at="migrate"), 8)
+    action = next_action.decide(record("running", *before, at="migrate"), 8, MIGRATION)
     assert isinstance(action, Resume)
     found = statuses(action.record)
     assert found["migrate"] == "passed"
@@ -95,7 +109,7 @@ def test_a_migration_that_is_in_the_database_is_never_run_again() -> None:
 
 def test_a_failed_verification_is_run_again_and_what_passed_is_not() -> None:
     done = NAMES[: NAMES.index("verify")]
-    action = next_action.decide(record("failed", *done, at="verify", step="failed"), 8)
+    action = next_action.decide(record("failed", *done, at="verify", step="failed"), 8, MIGRATION)
     assert isinstance(action, Resume)
     assert statuses(action.record)["verify"] == "pending"
     assert all(statuses(action.record)[name] == "passed" for name in done)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mandate import settings
-from mandate.cli.run import require_008, run_options
+from mandate.cli.run import run_options
 from mandate.errors import UsageError
+from mandate.runbook import guarded
 
 
 def test_jobs_come_from_the_flag_then_the_settings_then_the_machine(tmp_path: Path) -> None:
@@ -19,7 +20,14 @@ def test_jobs_come_from_the_flag_then_the_settings_then_the_machine(tmp_path: Pa
     assert run_options(settings.load(directory=tmp_path), jobs=None, yes=True).jobs == os.cpu_count()
 
 
-@pytest.mark.parametrize("migration", ["", "7", "009", "08", "0008", "008; DROP", "x" * 10_000])
-def test_any_other_migration_is_refused_by_name(migration: str) -> None:
-    with pytest.raises(UsageError, match="no guarded migration"):
-        require_008(migration)
+@pytest.mark.parametrize("migration", ["", "7", "010", "08", "0009", "-9", "009; DROP", "x" * 10_000])
+def test_any_other_migration_is_refused_and_those_that_exist_are_named(migration: str) -> None:
+    with pytest.raises(UsageError, match="no guarded migration") as refused:
+        guarded.find(migration)
+    assert "008 and 009" in str(refused.value.hint)
+    assert len(refused.value.message) < 80
+
+
+def test_a_migration_is_named_with_or_without_its_zeros() -> None:
+    assert guarded.find("9") is guarded.find("009")
+    assert guarded.find("009").after is guarded.find("008")

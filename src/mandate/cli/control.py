@@ -15,14 +15,15 @@ from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
 from mandate.rekey import journal
 from mandate.rekey.engine import Engine
-from mandate.runbook import identity
+from mandate.runbook import guarded
+from mandate.runbook.migration import Migration
 
 Share = Annotated[
     float,
     typer.Argument(min=0.01, max=1, help="Share of the time that the copy may work; 1 is all of it."),
 ]
 
-# What a command asks of a change, and what it says then: of 008 and of any other alike.
+# What a command asks of a change, and what it says then: of Mandate's own and of any other alike.
 PAUSE: dict[str, Any] = {"paused": True}
 RESUME: dict[str, Any] = {"paused": False}
 RELEASE: dict[str, Any] = {"hold_cutover": False}
@@ -65,9 +66,16 @@ def end(made: Engine, format: Format, runs: str) -> int:
     return 0
 
 
-def _target(migration: str, dsn: str | None, config: options.Config) -> Target:
-    run.require_008(migration)
-    return resolve(options.load(config, {"database.dsn": dsn}))
+def _found(migration: str, dsn: str | None, config: options.Config) -> tuple[Migration, Target]:
+    chosen = guarded.find(migration)
+    return chosen, resolve(options.load(config, {"database.dsn": dsn}))
+
+
+def _ask(
+    migration: str, dsn: str | None, config: options.Config, format: Format, said: str, **changes: Any
+) -> int:
+    chosen, target = _found(migration, dsn, config)
+    return ask(target, chosen.name, format, said, **changes)
 
 
 @options.command
@@ -78,7 +86,7 @@ def pause(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Let a running migration stop working until `resume`; clients go on."""
-    return ask(_target(migration, dsn, config), identity.NAME, format, PAUSED, **PAUSE)
+    return _ask(migration, dsn, config, format, PAUSED, **PAUSE)
 
 
 @options.command
@@ -89,7 +97,7 @@ def resume(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Let a paused migration go on."""
-    return ask(_target(migration, dsn, config), identity.NAME, format, RESUMED, **RESUME)
+    return _ask(migration, dsn, config, format, RESUMED, **RESUME)
 
 
 @options.command
@@ -101,7 +109,7 @@ def throttle(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Slow the copy of a running migration down, or let it go again."""
-    return ask(_target(migration, dsn, config), identity.NAME, format, throttled(share), throttle=share)
+    return _ask(migration, dsn, config, format, throttled(share), throttle=share)
 
 
 @options.command
@@ -111,8 +119,8 @@ def cutover(
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
 ) -> int:
-    """Release the cutover that `mandate run 008 --hold-cutover` holds."""
-    return ask(_target(migration, dsn, config), identity.NAME, format, RELEASED, **RELEASE)
+    """Release the cutover that `mandate run --hold-cutover` holds."""
+    return _ask(migration, dsn, config, format, RELEASED, **RELEASE)
 
 
 @options.command
@@ -123,8 +131,8 @@ def abort(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """End a migration before its swap and drop what it built, whether its run is alive or dead."""
-    target = _target(migration, dsn, config)
-    return end(identity.engine(target, output.ConsoleReporter(format)), format, "mandate-run")
+    chosen, target = _found(migration, dsn, config)
+    return end(chosen.engine(target, output.ConsoleReporter(format), None), format, "mandate-run")
 
 
 def register(app: typer.Typer) -> None:

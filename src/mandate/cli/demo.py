@@ -24,7 +24,7 @@ from mandate.errors import ServiceFailed, UsageError
 from mandate.postgres import database, embedded
 from mandate.postgres.connection import Target
 from mandate.postgres.embedded_host import free_port, is_free
-from mandate.runbook import conduct, ending, guide, migrations, modes, readiness, services, visitor
+from mandate.runbook import conduct, ending, guide, identity, migrations, modes, readiness, services, visitor
 
 MARKER = ".mandate-demo"
 
@@ -73,6 +73,7 @@ def demo(
 def _migrate(stage: Stage, full: bool, reporter: output.ConsoleReporter, format: Format) -> int:
     """The run, under a client that never pauses. It is a failure if the client was refused."""
     request = conduct.Request(
+        migration=identity.MIGRATION,
         target=stage.target,
         settings=stage.loaded.settings,
         options=run.run_options(stage.loaded, jobs=None, yes=True),

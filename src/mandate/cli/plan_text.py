@@ -18,7 +18,7 @@ def page(made: Plan) -> str:
     """The plan as a page."""
     forecast = made.engine.forecast if made.engine else None
     lines = [
-        f"Plan for migration 008 on {made.database} (from {made.source})",
+        *run_text.wrapped(f"Plan for migration {made.migration} on {made.database} (from {made.source})"),
         f"  PostgreSQL {made.server_version}, schema version {made.schema_version}",
         *run_text.wrapped(made.action, "  would "),
         f"  migrates {modes.words(made.mode)}",
@@ -52,13 +52,14 @@ def _needs(made: Plan) -> Iterator[str]:
         if made.locks_measured:
             yield from ("", *_locks(made))
     if engine is not None:
-        yield from _refused(engine)
+        yield from _refused(made.migration, engine)
 
 
-def _refused(engine: Foreseen) -> Iterator[str]:
+def _refused(migration: str, engine: Foreseen) -> Iterator[str]:
     if engine.problems:
         count = len(engine.problems)
-        yield from ("", f"`mandate run 008` would refuse, for {count} reason{'s' if count > 1 else ''}:")
+        reasons = f"{count} reason{'s' if count > 1 else ''}"
+        yield from ("", f"`mandate run {migration}` would refuse, for {reasons}:")
         for problem in engine.problems:
             yield from run_text.wrapped(problem, "  - ")
         yield from run_text.wrapped("`--plain-sql` does not need the engine, and keeps no way back.", "  ")
@@ -75,7 +76,9 @@ def _steps(made: Plan) -> Iterator[str]:
         if step.name == "probe" and not modes.by_engine(made.mode):
             yield f"  {'- - point of no return: services write again from here on - -':^70}".rstrip()
     if not any(step.seconds for step in made.steps):
-        yield from run_text.wrapped("no times: nothing was rehearsed yet (`mandate rehearse 008`)", "  ")
+        yield from run_text.wrapped(
+            f"no times: nothing was rehearsed yet (`mandate rehearse {made.migration}`)", "  "
+        )
 
 
 def _tables(made: Plan) -> Iterator[str]:

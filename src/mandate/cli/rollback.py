@@ -1,4 +1,4 @@
-"""mandate rollback, finalize: back to version 7, or no way back any more."""
+"""mandate rollback, finalize: back to the version before, or no way back any more."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from mandate.cli import options, output, run, run_text
 from mandate.cli.output import Format
 from mandate.errors import UsageError
 from mandate.postgres.target import resolve
-from mandate.runbook import conduct, ending, guide
+from mandate.runbook import conduct, ending, guarded, guide
 from mandate.runbook import rollback as rolling_back
+from mandate.runbook.migration import Migration
 from mandate.runbook.window import Window
 from mandate.runbook.written_since import Loss
 from mandate.settings import Loaded
@@ -39,12 +40,12 @@ def rollback(
     jobs: run.Jobs = None,
     wait: run.Wait = 3.0,
 ) -> int:
-    """Undo the migration, with everything that was written since: swap version 7's tables back in.
+    """Undo the migration, with everything that was written since: swap the old version's tables back in.
 
     With --from-backup: restore the backup beside, export what was written since, swap by name; the migrated
     database is kept under another name. Run it again after a crash: it goes on.
     """
-    run.require_008(migration)
+    chosen = guarded.find(migration)
     restores = from_backup or file is not None
     if restores and (online or deadline is not None or attempts is not None):
         raise UsageError(
@@ -52,13 +53,13 @@ def rollback(
             hint="leave them out, or --from-backup",
         )
     loaded = options.load(config, {"database.dsn": dsn})
-    request = _request(loaded, jobs=jobs, yes=yes, wait=wait, deadline=deadline, attempts=attempts)
+    request = _request(chosen, loaded, jobs=jobs, yes=yes, wait=wait, deadline=deadline, attempts=attempts)
     watcher = run.watcher(request, output.ConsoleReporter(format))
     if restores:
         archive = file.absolute() if file else None
         result = rolling_back.from_backup(rolling_back.Request(request, archive, _asker(yes)), watcher)
     else:
-        asker = _window_asker(yes, "Go back to version 7?", _going_back)
+        asker = _window_asker(chosen, yes, f"Go back to version {chosen.before}?", _going_back)
         result = ending.lossless(ending.Request(request, asker, online), watcher)
     return run.show(result, loaded.settings, format)
 
@@ -73,14 +74,14 @@ def finalize(
     jobs: run.Jobs = None,
     wait: run.Wait = 3.0,
 ) -> int:
-    """Drop version 7's tables: the disk is given back, and there is no way back without loss any more.
+    """Drop the old version's tables: the disk is given back, and there is no way back without loss any more.
 
     Both sides are compared once more before anything is dropped.
     """
-    run.require_008(migration)
+    chosen = guarded.find(migration)
     loaded = options.load(config, {"database.dsn": dsn})
-    request = _request(loaded, jobs=jobs, yes=yes, wait=wait)
-    asker = _window_asker(yes, "Drop version 7's tables?", _dropping)
+    request = _request(chosen, loaded, jobs=jobs, yes=yes, wait=wait)
+    asker = _window_asker(chosen, yes, f"Drop version {chosen.before}'s tables?", _dropping)
     result = ending.finalize(
         ending.Request(request, asker), run.watcher(request, output.ConsoleReporter(format))
     )
@@ -88,6 +89,7 @@ def finalize(
 
 
 def _request(
+    chosen: Migration,
     loaded: Loaded,
     *,
     jobs: int | None,
@@ -97,6 +99,7 @@ def _request(
     attempts: int | None = None,
 ) -> conduct.Request:
     return conduct.Request(
+        migration=chosen,
         target=resolve(loaded),
         settings=loaded.settings,
         options=run.run_options(loaded, jobs=jobs, yes=yes, deadline=deadline, attempts=attempts),
@@ -105,28 +108,31 @@ def _request(
     )
 
 
-def _window_asker(yes: bool, question: str, text: Callable[[Window], Iterator[str]]) -> ending.Approve:
+def _window_asker(
+    chosen: Migration, yes: bool, question: str, text: Callable[[Migration, Window], Iterator[str]]
+) -> ending.Approve:
     """Shows what it means, asks a terminal."""
 
     def approve(window: Window) -> bool:
-        for line in text(window):
+        for line in text(chosen, window):
             output.stderr.print(line, markup=False)
         return yes or (sys.stdin.isatty() and output.confirm(question))
 
     return approve
 
 
-def _going_back(window: Window) -> Iterator[str]:
+def _going_back(chosen: Migration, window: Window) -> Iterator[str]:
     yield from run_text.wrapped(
-        f"Version 7's tables come back with everything written since {window.since:%Y-%m-%d %H:%M}:"
-        f" {window.behind:,} changes are taken over first. Nothing is lost."
+        f"Version {chosen.before}'s tables come back with everything written since"
+        f" {window.since:%Y-%m-%d %H:%M}: {window.behind:,} changes are taken over first. Nothing is lost."
     )
 
 
-def _dropping(window: Window) -> Iterator[str]:
+def _dropping(chosen: Migration, window: Window) -> Iterator[str]:
     yield from run_text.wrapped(
-        f"Version 7's tables, kept since {window.since:%Y-%m-%d %H:%M}, are compared once more and dropped:"
-        f" {output.size(window.bytes)} are given back. After that going back means restoring the backup."
+        f"Version {chosen.before}'s tables, kept since {window.since:%Y-%m-%d %H:%M}, are compared once more"
+        f" and dropped: {output.size(window.bytes)} are given back. After that going back means restoring the"
+        " backup."
     )
 
 

@@ -15,12 +15,12 @@ from mandate.cli import options, output, plan_text, run_text
 from mandate.cli.output import Format
 from mandate.errors import CheckFailed, MandateError, UsageError
 from mandate.postgres.target import resolve
-from mandate.runbook import conduct, guide, modes, notify, planning
+from mandate.runbook import conduct, guarded, guide, modes, notify, planning
 from mandate.runbook.modes import Mode
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.step import Options
 
-Migration = Annotated[str, typer.Argument(help="Which migration; 008 is the only one so far.")]
+Migration = Annotated[str, typer.Argument(help="Which migration: 008 or 009.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every go/no-go question with go.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; processors.")]
 LockTimeout = Annotated[
@@ -40,7 +40,7 @@ PlainSql = Annotated[
     typer.Option("--plain-sql", help="Migrate with the hand-run file through psql, services stopped."),
 ]
 HoldCutover = Annotated[
-    bool, typer.Option("--hold-cutover", help="Keep in step and wait for `mandate cutover 008`.")
+    bool, typer.Option("--hold-cutover", help="Keep in step and wait for `mandate cutover`.")
 ]
 Deadline = Annotated[
     float | None,
@@ -77,12 +77,6 @@ def asked_mode(online: bool | None, plain_sql: bool) -> Mode | None:
     if plain_sql:
         return modes.PLAIN_SQL
     return None if online is None else modes.ONLINE if online else modes.ENGINE
-
-
-def require_008(migration: str) -> None:
-    """Raises UsageError for anything but 8, 008."""
-    if migration not in ("8", "008"):
-        raise UsageError(f"there is no guarded migration {migration!r}", hint="mandate run 008")
 
 
 def run_options(
@@ -130,15 +124,16 @@ def run(
 ) -> int:
     """Run the whole guide: stop, back up, rehearse, check, migrate, verify, test, restart, record.
 
-    The engine builds version 8 beside version 7, proves it equal and swaps; `mandate rollback 008` goes back
-    without loss until `mandate finalize 008`.
+    The engine builds the new version beside the old one, proves it equal and swaps; `mandate rollback` goes
+    back without loss until `mandate finalize`.
 
     Run it again after a crash, a failure or a Ctrl-C: it goes on where it may, or says why not.
     """
-    require_008(migration)
+    chosen = guarded.find(migration)
     loaded = options.load(config, {"database.dsn": dsn, "database.lock_timeout_seconds": lock_timeout})
     target = resolve(loaded)
     request = conduct.Request(
+        migration=chosen,
         target=target,
         settings=loaded.settings,
         options=run_options(
@@ -174,7 +169,8 @@ def show(result: conduct.Result, chosen: settings.Settings, format: Format) -> i
 
 def _nothing(result: conduct.Result, format: Format) -> int:
     data = {"run": result.record.as_dict() if result.record else None, "nothing_to_do": result.nothing}
-    output.emit(format, "run", data, lambda: f"Nothing to do: {result.nothing}.")
+    said = "\n".join(run_text.wrapped(f"Nothing to do: {result.nothing}."))
+    output.emit(format, "run", data, lambda: said)
     return 0
 
 
@@ -254,9 +250,10 @@ def plan(
 
     Exit status 3 when the run would refuse: something cannot be carried over, or does not fit the disk.
     """
-    require_008(migration)
+    chosen = guarded.find(migration)
     loaded = options.load(config, {"database.dsn": dsn})
     request = conduct.Request(
+        migration=chosen,
         target=resolve(loaded),
         settings=loaded.settings,
         options=run_options(loaded, jobs=jobs, yes=False, deadline=deadline),

@@ -10,7 +10,8 @@ from typing import Any
 
 from mandate.cli.output import seconds, size
 from mandate.errors import MandateError
-from mandate.runbook import modes
+from mandate.runbook import guarded, modes
+from mandate.runbook.migration import Migration
 from mandate.runbook.record import RunRecord, StepRecord, Tick
 from mandate.runbook.report.verdict import verdict
 from mandate.runbook.window import Window
@@ -100,35 +101,42 @@ def _way_back(record: RunRecord) -> Iterator[str]:
     """What a run by the engine leaves open, or what its end means."""
     if not modes.by_engine(record.mode):
         return
+    name, old = record.migration, guarded.old_version(record.migration)
     final, back = record.step("finalize"), record.step("rollback")
     if record.status == "rolled-back":
         if back is not None and back.status == "passed" and back.evidence.get("method") == "engine":
             yield ""
-            yield "Version 7 is in use, with everything written since. Next:"
-            yield "  mandate diagnose 008   why it was not to stay"
-            yield "  mandate run 008        forward again, with a new backup"
+            yield f"{_capital(old)} is in use, with everything written since. Next:"
+            yield f"  mandate diagnose {name}   why it was not to stay"
+            yield f"  mandate run {name}        forward again, with a new backup"
     elif final is None:
         yield ""
-        yield "Version 7's tables are kept beside, to go back to. Next, when you have seen enough:"
-        yield "  mandate rollback 008   back, with everything written since"
-        yield "  mandate finalize 008   drop them; their disk is given back"
+        yield f"{_capital(old)}'s tables are kept beside, to go back to. Next, once you are sure:"
+        yield f"  mandate rollback {name}   back, with everything written since"
+        yield f"  mandate finalize {name}   drop them; their disk is given back"
     elif final.status == "passed":
         yield ""
         freed = size(final.evidence.get("bytes_freed", 0))
-        yield f"Version 7's tables are gone; {freed} of disk are given back."
+        yield f"{_capital(old)}'s tables are gone; {freed} of disk are given back."
         yield "Next: keep the backup. From here on going back means restoring it:"
-        yield "  mandate rollback 008 --from-backup   what was written since is exported"
+        yield f"  mandate rollback {name} --from-backup   what was written since is exported"
 
 
-def window(found: Window) -> Iterator[str]:
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def window(found: Window, migration: Migration) -> Iterator[str]:
     """An open reverse window."""
     since = f" since {found.since.astimezone():%Y-%m-%d %H:%M}" if found.since else ""
     yield from wrapped(
-        f"version 7's tables are kept{since} ({size(found.bytes)}); {found.behind:,} changes since then"
-        " are not in them yet and will be taken over before going back",
+        f"version {migration.before}'s tables are kept{since} ({size(found.bytes)}); {found.behind:,} changes"
+        " since then are not in them yet and will be taken over before going back",
         "window: ",
     )
-    yield "        `mandate rollback 008` goes back without loss, `mandate finalize 008` drops them"
+    name = migration.name
+    ends = f"`mandate rollback {name}` goes back without loss, `mandate finalize {name}` drops them"
+    yield from wrapped(ends, "        ")
 
 
 def _migrated(record: RunRecord) -> bool:

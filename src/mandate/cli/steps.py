@@ -13,16 +13,17 @@ from mandate.cli.output import Format
 from mandate.errors import CheckFailed, NeedsPerson, VerificationFailed
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.target import resolve
-from mandate.runbook import checks, conduct, diagnose, files, guide, mapping, prechecks, probes
+from mandate.runbook import checks, conduct, diagnose, guarded, guide, prechecks, probes
+from mandate.runbook.migration import Migration
 from mandate.settings import Loaded
 
 
 def _load(
     migration: str, dsn: str | None, config: options.Config, lock_timeout: float | None = None
-) -> tuple[Loaded, Target]:
-    run.require_008(migration)
+) -> tuple[Migration, Loaded, Target]:
+    chosen = guarded.find(migration)
     loaded = options.load(config, {"database.dsn": dsn, "database.lock_timeout_seconds": lock_timeout})
-    return loaded, resolve(loaded)
+    return chosen, loaded, resolve(loaded)
 
 
 @options.command
@@ -33,18 +34,20 @@ def check(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Step 4 alone: the pre-migration checks. Exit code 3 when one does not pass."""
-    loaded, target = _load(migration, dsn, config)
+    chosen, loaded, target = _load(migration, dsn, config)
     with connect(target, application_name="mandate-check") as session:
-        if conduct.require_version(session) == 8:
-            data = {"checks": [], "ready": True, "version": 8}
-            text = f"{target.database} is at version 8 already: nothing to check, nothing to do."
+        version = conduct.require_version(session)
+        if version >= chosen.version:
+            data = {"checks": [], "ready": True, "version": version}
+            text = f"{target.database} is at version {version} already: nothing to check, nothing to do."
             output.emit(format, "check", data, lambda: text)
             return 0
-        mapping.store(session, mapping.find(loaded.settings))
+        guarded.require_version(version, chosen)
+        chosen.before_checks(session, loaded.settings)
         prechecks.expect_engine(session)
-        report = checks.run(session, files.pre_checks(), output.ConsoleReporter(format), fixes=files.fixes())
-    data = {**report.as_evidence(), "ready": report.passed, "version": 7}
-    output.emit(format, "check", data, lambda: _checked(report, "READY to migrate"))
+        report = checks.run(session, chosen.pre_checks, output.ConsoleReporter(format), fixes=chosen.fixes)
+    data = {**report.as_evidence(), "ready": report.passed, "version": version}
+    output.emit(format, "check", data, lambda: _checked(chosen, report, "READY to migrate"))
     return 0 if report.passed else CheckFailed.exit_code
 
 
@@ -56,16 +59,17 @@ def verify(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Step 6 alone: the post-migration verifications. Exit code 6 when one does not pass."""
-    _, target = _load(migration, dsn, config)
+    chosen, _, target = _load(migration, dsn, config)
     with connect(target, application_name="mandate-verify") as session:
         version = conduct.require_version(session)
-        report = checks.run(session, files.verification(), output.ConsoleReporter(format))
+        guarded.require_version(version, chosen)
+        report = checks.run(session, chosen.verification, output.ConsoleReporter(format))
     data = {**report.as_evidence(), "verified": report.passed, "version": version}
-    output.emit(format, "verify", data, lambda: _checked(report, "VERIFIED"))
+    output.emit(format, "verify", data, lambda: _checked(chosen, report, "VERIFIED"))
     return 0 if report.passed else VerificationFailed.exit_code
 
 
-def _checked(report: checks.Report, good: str) -> str:
+def _checked(chosen: Migration, report: checks.Report, good: str) -> str:
     """The file's own output as psql prints it, then what each check came to."""
     lines = [report.transcript.rstrip(), ""]
     lines += _failing(report)
@@ -76,7 +80,9 @@ def _checked(report: checks.Report, good: str) -> str:
         lines.append(
             f"NOT {good}: {passed}, {report.count('fail')} failed, {report.count('error')} in error."
         )
-        lines += run_text.wrapped("`mandate diagnose 008` explains each and proposes a repair", "next: ")
+        lines += run_text.wrapped(
+            f"`mandate diagnose {chosen.name}` explains each and proposes a repair", "next: "
+        )
     return "\n".join(lines)
 
 
@@ -95,14 +101,17 @@ def probe(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """Steps 7 and 8 alone: the constraint tests, each rolled back. Exit code 6 when one fails."""
-    _, target = _load(migration, dsn, config)
+    chosen, _, target = _load(migration, dsn, config)
     with connect(target, application_name="mandate-probe") as session:
-        if conduct.require_version(session) != 8:
+        version = conduct.require_version(session)
+        guarded.require_version(version, chosen)
+        if version != chosen.version:
             raise VerificationFailed(
-                f"{target.database} is not at version 8: its constraints are not there to be tested",
-                hint="`mandate run 008` migrates it",
+                f"{target.database} is not at version {chosen.version}:"
+                " its constraints are not there to be tested",
+                hint=f"`mandate run {chosen.name}` migrates it",
             )
-    evidence = probes.run(target, "mandate-probe", output.ConsoleReporter(format))
+    evidence = probes.run(target, "mandate-probe", output.ConsoleReporter(format), chosen.probes)
     good = probes.passed(evidence)
     output.emit(format, "probe", {**evidence, "passed": good}, lambda: _probed(evidence, good))
     return 0 if good else VerificationFailed.exit_code
@@ -142,16 +151,16 @@ def rehearse(
 
     The services stay up and the database is only read. The times become the plan of the real run.
     """
-    loaded, target = _load(migration, staging or dsn, config, lock_timeout)
+    chosen, loaded, target = _load(migration, staging or dsn, config, lock_timeout)
     steps = [step for step in guide.STEPS if step.name in ("backup", "rehearse")]
     request = conduct.Request(
+        migration=chosen,
         target=target,
         settings=loaded.settings,
         options=run.run_options(loaded, jobs=jobs, yes=True),
         steps=steps,
         mode=run.asked_mode(online, plain_sql),
-        migration="008-rehearsal",
-        title="Rehearsal of RFC-002 Domain Identity",
+        rehearsal=True,
     )
     return run.conduct_and_show(request, format)
 
@@ -164,8 +173,8 @@ def diagnose_command(
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """What is wrong and what to do: every failing check with its rows and a repair to review."""
-    loaded, target = _load(migration, dsn, config)
-    found = diagnose.run(target, loaded.settings, output.ConsoleReporter(format))
+    chosen, loaded, target = _load(migration, dsn, config)
+    found = diagnose.run(target, chosen, loaded.settings, output.ConsoleReporter(format))
     output.emit(format, "diagnose", found.as_dict(), lambda: _diagnosis(found, target))
     return NeedsPerson.exit_code if found.findings else 0
 
@@ -176,7 +185,7 @@ def _diagnosis(found: diagnose.Diagnosis, target: Target) -> str:
         lines += _finding(number, finding, target)
     if not found.findings:
         lines.append("Every check passes.")
-    lines += ["", "The guide's own queries", found.guide.transcript.rstrip()]
+    lines += ["", "Further queries", found.guide.transcript.rstrip()]
     if found.last_error:
         lines += ["", *run_text.wrapped(str(found.last_error["message"]), "last run: ")]
         if found.last_error.get("hint"):

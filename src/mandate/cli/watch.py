@@ -15,67 +15,81 @@ from mandate.errors import DatabaseUnavailable
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.target import resolve
-from mandate.runbook import identity, journal, migrations, window
+from mandate.runbook import guarded, journal, migrations, window
+from mandate.runbook.migration import Migration
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.window import Window
+
+Which = Annotated[
+    str | None, typer.Argument(metavar="[MIGRATION]", help="Which migration: 008 or 009; the newest run's.")
+]
+
+
+def _chosen(session: Session, asked: Migration | None) -> Migration:
+    """The migration that is asked for; without that, the one whose run is the newest."""
+    return asked or guarded.in_question(session, migrations.require_version(session))
 
 
 @options.command
 def status(
+    migration: Which = None,
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
 ) -> int:
     """What the journal says about the newest run of this database."""
+    asked = guarded.find(migration) if migration is not None else None
     target = resolve(options.load(config, {"database.dsn": dsn}))
     with connect(target, application_name="mandate-status") as session:
         version = migrations.require_version(session)
-        record = journal.load_record(session, migration="008")
+        chosen = _chosen(session, asked)
+        record = journal.load_record(session, migration=chosen.name)
         holder = lock.holder(session)
-        engine = rekey_load.state(session, identity.NAME)
-        found = window.look(session)
+        engine = rekey_load.state(session, chosen.name)
+        found = window.look(session, chosen)
     data = {
         "version": version,
+        "migration": chosen.name,
         "run": record.as_dict() if record else None,
         "engine": engine,
         "window": found.as_dict() if found else None,
         "holder": holder,
         "alive": holder is not None,
     }
-    output.emit(format, "status", data, lambda: "\n".join(_status(target, data, record, found)))
+    output.emit(format, "status", data, lambda: "\n".join(_status(target, chosen, data, record, found)))
     return 0
 
 
 def _status(
-    target: Target, data: dict[str, Any], record: RunRecord | None, found: Window | None
+    target: Target, chosen: Migration, data: dict[str, Any], record: RunRecord | None, found: Window | None
 ) -> Iterator[str]:
     holder, engine = data["holder"], data["engine"]
     yield f"{target}: schema version {data['version']}"
     if record is None:
-        yield "No run of migration 008 is in its journal."
+        yield f"No run of migration {chosen.name} is in its journal."
     else:
         yield run_text.headline(record)
         yield from _steps(record)
     if engine["status"] == "running":
-        yield from _engine(engine)
+        yield from _engine(engine, chosen)
     if holder:
         yield f"running now: {holder['application']} (server process {holder['pid']})"
     elif record is not None and record.status == "running":
         yield from run_text.wrapped(
-            "nobody works on this run any more: its conductor died. `mandate run 008` goes on with it.",
+            "nobody works on this run any more: its conductor died."
+            f" `mandate run {chosen.name}` goes on with it.",
             "note: ",
         )
     if found is not None:
-        yield from run_text.window(found)
+        yield from run_text.window(found, chosen)
     if record is not None:
         yield from _error(record)
         yield f"files: {run_text.short_path(record.directory)}"
 
 
-def _engine(state: dict[str, Any]) -> Iterator[str]:
+def _engine(state: dict[str, Any], chosen: Migration) -> Iterator[str]:
     """Where the engine is in the migrating step."""
-    for line in rekey_load.lines(state, again="mandate run 008"):
-        yield f"       {line}"
+    yield from rekey_load.lines(state, again=f"mandate run {chosen.name}")
 
 
 def _steps(record: RunRecord) -> Iterator[str]:
@@ -102,6 +116,7 @@ def _error(record: RunRecord) -> Iterator[str]:
 
 @options.command
 def watch(
+    migration: Which = None,
     dsn: options.Dsn = None,
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
@@ -110,8 +125,9 @@ def watch(
     ] = 1.0,
 ) -> int:
     """Follow the newest run live until it ends; what PostgreSQL works on included."""
+    asked = guarded.find(migration) if migration is not None else None
     target = resolve(options.load(config, {"database.dsn": dsn}))
-    follower = _Follower(target, format)
+    follower = _Follower(target, asked, format)
     while not follower.look():
         time.sleep(interval)
     return follower.exit_code
@@ -120,8 +136,9 @@ def watch(
 class _Follower:
     """Prints what is new at each look. A swap or a restart of the server only interrupts it."""
 
-    def __init__(self, target: Target, format: Format) -> None:
+    def __init__(self, target: Target, asked: Migration | None, format: Format) -> None:
         self._target = target
+        self._asked = asked
         self._format = format
         self._seen = 0
         self._run: str | None = None
@@ -146,9 +163,10 @@ class _Follower:
             return False
 
     def _look(self, session: Session) -> bool:
-        record = journal.load_record(session, migration="008")
+        chosen = _chosen(session, self._asked)
+        record = journal.load_record(session, migration=chosen.name)
         if record is None:
-            self._say({"run": None}, "No run of migration 008 is in the journal.")
+            self._say({"run": None}, f"No run of migration {chosen.name} is in the journal.")
             return True
         if record.run_id != self._run:
             self._run, self._seen = record.run_id, 0
@@ -156,7 +174,7 @@ class _Follower:
             self._seen = event["id"]
             self._event(event)
         self._progress(session)
-        self._engine(session)
+        self._engine(session, chosen)
         self.exit_code = record.exit_code or 0
         return lock.holder(session) is None
 
@@ -181,12 +199,12 @@ class _Follower:
                 self._last_progress = key
                 self._say({"activity": row}, f"         process {row['pid']}{wait}: {row['query']}")
 
-    def _engine(self, session: Session) -> None:
+    def _engine(self, session: Session, chosen: Migration) -> None:
         """Where the engine is, said again when that has changed."""
-        state = rekey_load.state(session, identity.NAME)
+        state = rekey_load.state(session, chosen.name)
         if state["status"] != "running":
             return
-        lines = list(_engine(state))
+        lines = list(_engine(state, chosen))
         new = [line for line in lines if line not in self._last_engine]
         if new:
             self._say({"engine": state}, "\n".join(new))

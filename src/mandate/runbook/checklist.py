@@ -1,5 +1,7 @@
 """The guide's verification checklist and success criteria, each line derived from the steps' evidence.
 
+What the checklist has between its first and its last lines is the migration's own.
+
 Pure. A line is True or False only because of figures that a step recorded; None means that nothing has
 looked at it. A rollback undoes every line that speaks of the migrated state.
 """
@@ -12,16 +14,12 @@ from functools import wraps
 from pathlib import PurePath
 from typing import Any, TypeGuard
 
+from mandate.runbook import guarded
 from mandate.runbook.record import RunRecord, StepRecord, Tick
 
 Finding = tuple[bool | None, str]
 Judge = Callable[[StepRecord], Finding]
 Line = Callable[[RunRecord], Finding]
-
-# Ids of the `-- check:` annotations in migrations/008_POST_MIGRATION_VERIFICATION.sql.
-DOMAIN_ID_GONE = "domain_id_columns"
-SCOPE_ID_TEXT = "scope_id_type"
-NO_NULL_DOMAINS = "attribution_null"
 
 # The files' own summaries. They inform, and they must not contradict the checks above them.
 SUMMARIES = frozenset({"readiness", "verification"})
@@ -31,8 +29,9 @@ _LASTING = frozenset({"check", "backup", "record"})  # steps whose evidence outl
 
 
 def checklist(record: RunRecord) -> tuple[Tick, ...]:
-    """The 14 lines of "Verification Checklist (Post-Execution)", in the guide's words and order."""
-    return tuple(Tick(text, *line(record)) for text, line in _CHECKLIST)
+    """The lines of "Verification Checklist (Post-Execution)"; of 008 in the guide's words and order."""
+    lines = (*_FIRST, *_own(record.migration), *_LAST)
+    return tuple(Tick(text, *line(record)) for text, line in lines)
 
 
 def criteria(record: RunRecord) -> tuple[Tick, ...]:
@@ -173,18 +172,20 @@ def _post_checks(step: StepRecord) -> Finding:
     return ticked, because
 
 
-def _verified(id: str) -> Line:
-    """A line that one verification check proves; a check may have several results, and all must pass."""
+def _verified(ids: Sequence[str]) -> Line:
+    """A line that verification checks prove; a check may have several results, and all must pass."""
 
     @_by("verify")
     def line(step: StepRecord) -> Finding:
-        found = [check for check in items(evidence_of(step).get("checks")) if check.get("id") == id]
+        found = [check for check in items(evidence_of(step).get("checks")) if check.get("id") in ids]
         bad = [check for check in found if check.get("status") != "pass"]
         if bad:
-            return False, f"{bad[0].get('title') or id}: {_result(bad[0])}"
-        if not found:
-            return None, f"no result of {id}"
-        return True, "; ".join(f"{check.get('title') or id}: {_result(check)}" for check in found[:3])
+            return False, f"{bad[0].get('title') or bad[0].get('id')}: {_result(bad[0])}"
+        if missing := [id for id in ids if id not in {check.get("id") for check in found}]:
+            return None, f"no result of {_some(missing)}"
+        return True, "; ".join(
+            f"{check.get('title') or check.get('id')}: {_result(check)}" for check in found[:3]
+        )
 
     return line
 
@@ -332,15 +333,24 @@ def _logged(step: StepRecord) -> Finding:
     return True, str(step.evidence["execution_log"])
 
 
-_CHECKLIST: tuple[tuple[str, Line], ...] = (
+def _own(migration: str) -> list[tuple[str, Line]]:
+    """What a migration's verification and probes show of it alone."""
+    known = guarded.known(migration)
+    if known is None:
+        return []
+    return [
+        *((one.text, _verified(one.checks)) for one in known.proven),
+        *((one.text, _rule(one.table, one.word)) for one in known.tried),
+    ]
+
+
+_FIRST: tuple[tuple[str, Line], ...] = (
     ("Pre-checks passed (all 0s/expected counts)", _pre_checks),
     ("Migration ran without errors", _migrated),
     ("Post-checks passed (all 0s/expected counts)", _post_checks),
-    ("domain_id columns completely gone", _verified(DOMAIN_ID_GONE)),
-    ("scope_id type is TEXT", _verified(SCOPE_ID_TEXT)),
-    ("No NULL domains", _verified(NO_NULL_DOMAINS)),
-    ("scope_id domain prefix validation working", _rule("scopes", "GOVERNANCE VIOLATION")),
-    ("Domain format constraint enforced", _rule("domains", "slug_format")),
+)
+
+_LAST: tuple[tuple[str, Line], ...] = (
     ("Services restarted successfully", _restarted),
     ("API endpoints responding", _endpoints),
     ("No application errors in logs", _logs),

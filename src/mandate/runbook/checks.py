@@ -73,6 +73,8 @@ class Report:
 def run(session: Session, path: Path, reporter: Reporter, *, fixes: Path | None = None) -> Report:
     """Run the file at `path`. Raises DatabaseUnavailable when the server goes away.
 
+    The names of its `fixes` begin as its own does: with the migration's number.
+
     An SQL error ends the file, as ON_ERROR_STOP does in psql: the check that raised it and those that
     were not reached are in error.
     """
@@ -80,7 +82,7 @@ def run(session: Session, path: Path, reporter: Reporter, *, fixes: Path | None 
     nested = session.in_transaction
     total = sum(isinstance(part, script.Statement) for part in parts)
     with reporter.task(path.stem, total=total, unit="statements") as task:
-        runner = _Runner(session, fixes)
+        runner = _Runner(session, path, fixes)
         for done, part in enumerate(parts):
             runner.take(part)
             task.update(done, total=len(parts))
@@ -98,8 +100,9 @@ def clean_up(session: Session) -> None:
 
 
 class _Runner:
-    def __init__(self, session: Session, fixes: Path | None) -> None:
+    def __init__(self, session: Session, path: Path, fixes: Path | None) -> None:
         self._session = session
+        self._prefix = path.name.split("_")[0]
         self._fixes = fixes
         self._section = ""
         self._checks: list[Check] = []
@@ -181,7 +184,7 @@ class _Runner:
     def _fix(self, check: str) -> str | None:
         if self._fixes is None:
             return None
-        path = self._fixes / f"008_{check}.sql"
+        path = self._fixes / f"{self._prefix}_{check}.sql"
         return str(path) if path.is_file() else None
 
 

@@ -29,8 +29,18 @@ from mandate.errors import (
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
-from mandate.runbook import backup_state, engine_run, journal, migrations, modes, next_action, rehearsals
+from mandate.runbook import (
+    backup_state,
+    engine_run,
+    guarded,
+    journal,
+    migrations,
+    modes,
+    next_action,
+    rehearsals,
+)
 from mandate.runbook.checklist import checklist, criteria
+from mandate.runbook.migration import Migration
 from mandate.runbook.modes import Mode
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord
 from mandate.runbook.step import Context, Options, Outcome, Step
@@ -38,14 +48,17 @@ from mandate.settings import Settings
 
 INTERRUPTED = 130
 FREE_SPACE = "free disk space, then run again"
-TITLE = "RFC-002 Domain Identity"
 CRITICAL = frozenset({"stop", "backup", "check", "migrate", "verify", "probe", "restart"})
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks of a run. `mode` None: as it began, else the default."""
+    """What the command line asks of a run. `mode` None: as it began, else the default.
 
+    `rehearsal`: of the migration on a copy alone, recorded under a name of its own.
+    """
+
+    migration: Migration
     target: Target
     settings: Settings
     options: Options
@@ -54,9 +67,18 @@ class Request:
     last: str | None = None
     leave_out: frozenset[str] = frozenset()
     wait_seconds: float = 3.0
-    migration: str = "008"
-    title: str = TITLE
     mode: Mode | None = None
+    rehearsal: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the journal calls it."""
+        return self.migration.rehearsal if self.rehearsal else self.migration.name
+
+    @property
+    def title(self) -> str:
+        """For a person."""
+        return f"Rehearsal of {self.migration.title}" if self.rehearsal else self.migration.title
 
 
 @dataclass(frozen=True)
@@ -91,14 +113,12 @@ def run(request: Request, watcher: Watcher) -> Result:
     """
     run_name = f"mandate-run on {platform.node()} pid {os.getpid()}"
     with lock.held(request.target, run_name, wait_seconds=request.wait_seconds) as session:
-        latest = journal.load_record(session, migration=request.migration)
+        latest = journal.load_record(session, migration=request.name)
         version = require_version(session)
-        action = next_action.decide(latest, version)
-        if isinstance(action, next_action.Refuse):
-            raise action.error
+        action = decide(request, session, latest, version)
         if isinstance(action, next_action.Nothing):
             return Result(latest, nothing=action.because)
-        engine_run.end_orphans(session)
+        engine_run.end_orphans(session, request.migration)
         before: frozenset[str] = frozenset()
         if isinstance(action, next_action.Resume) and goes_on(action.record, request, session):
             request = in_mode(request, modes.parse(action.record.mode))
@@ -109,7 +129,19 @@ def run(request: Request, watcher: Watcher) -> Result:
             record, because = new_record(request, session), ""
         record = next_action.leave_out(record, request.leave_out)
         record, wanted = next_action.restrict(record, request.first, request.last, before)
-        return _Conductor(request, watcher, session, record, wanted, version == 8).conduct(because)
+        return _Conductor(request, watcher, session, record, wanted, version).conduct(because)
+
+
+def decide(
+    request: Request, session: Session, latest: RunRecord | None, version: int
+) -> next_action.Begin | next_action.Resume | next_action.Nothing:
+    """What a run does next. Raises NeedsPerson when that is for a person, or another migration's turn."""
+    action = next_action.decide(latest, version, request.migration)
+    if isinstance(action, next_action.Refuse):
+        raise action.error
+    if version == request.migration.before:
+        guarded.require_turn(session, request.migration)
+    return action
 
 
 def require_version(session: Session) -> int:
@@ -137,12 +169,12 @@ def goes_on(record: RunRecord, request: Request, session: Session) -> bool:
         return False
     if request.mode in (None, record.mode):
         return True
-    if not engine_run.under_way(session) and not _migrated(record):
+    if not engine_run.under_way(session, request.migration) and not _migrated(record):
         return False
     raise UsageError(
         f"run {record.run_id} began {modes.words(record.mode)}, and its work is in the database",
-        hint="`mandate run 008` without that flag goes on with it; `mandate abort 008` drops what it built,"
-        " then it can begin another way",
+        hint=f"`mandate run {request.migration.name}` without that flag goes on with it;"
+        f" `mandate abort {request.migration.name}` drops what it built, then it can begin another way",
     )
 
 
@@ -176,10 +208,10 @@ def new_record(request: Request, session: Session) -> RunRecord:
     now = datetime.now(UTC)
     run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     mode = request.mode or modes.DEFAULT
-    planned = rehearsals.seconds(session, mode)
+    planned = rehearsals.seconds(session, request.migration, mode)
     return RunRecord(
         run_id=run_id,
-        migration=request.migration,
+        migration=request.name,
         title=request.title,
         mode=mode,
         database=str(request.target),
@@ -191,7 +223,7 @@ def new_record(request: Request, session: Session) -> RunRecord:
         finished_at=None,
         status="running",
         exit_code=None,
-        directory=str((request.settings.run.directory / f"{request.migration}-{run_id}").absolute()),
+        directory=str((request.settings.run.directory / f"{request.name}-{run_id}").absolute()),
         steps=tuple(_pending_step(step, request, planned) for step in request.steps),
         point_of_no_return=modes.point_of_no_return(mode),
     )
@@ -223,14 +255,14 @@ class _Conductor:
         session: Session,
         record: RunRecord,
         wanted: frozenset[str],
-        migrated: bool,
+        version: int,
     ) -> None:
         self._request = request
         self._watcher = watcher
         self._journal = journal.Journal(session, record.run_id)
         self._record = record
         self._wanted = wanted
-        self._migrated = migrated
+        self._migrated = version == request.migration.version
         self._run_file_kept = True
 
     def conduct(self, because: str) -> Result:
@@ -267,7 +299,7 @@ class _Conductor:
         if not self._watcher.approve(step.name, question):
             raise AwaitingApproval(
                 f"stopped before {step.name}: not approved",
-                hint="`mandate run 008 --yes` goes on from here without asking",
+                hint=f"`mandate run {self._record.migration} --yes` goes on from here without asking",
                 step=step.name,
             )
 
@@ -392,7 +424,7 @@ class _Conductor:
 def context(request: Request, record: RunRecord, reporter: Reporter) -> Context:
     """What a step of this run gets."""
     return Context(
-        migration=record.migration,
+        migration=request.migration,
         run_id=record.run_id,
         started_at=record.started_at,
         directory=Path(record.directory),
@@ -463,7 +495,8 @@ def go_no_go(step: str, record: RunRecord, services: str) -> str | None:
     if step == "migrate":
         return f"Migrate {record.database} now? ({_ready(record)})"
     if step == "restart" and services != "none" and modes.by_engine(record.mode):
-        return "Restart the services? `mandate rollback 008` stays possible without loss until finalize."
+        back = f"`mandate rollback {record.migration}`"
+        return f"Restart the services? {back} stays possible without loss until finalize."
     if step == "restart" and services != "none":
         return (
             "Restart the services? From here on new rows are written: going back to the backup"

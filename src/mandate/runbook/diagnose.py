@@ -10,7 +10,8 @@ from typing import Any
 
 from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
-from mandate.runbook import checks, files, journal, mapping, migrations, prechecks
+from mandate.runbook import checks, guarded, journal, mapping, migrations, prechecks
+from mandate.runbook.migration import Migration
 from mandate.settings import Settings
 
 _SQL = Path(__file__).parent / "sql"
@@ -48,21 +49,25 @@ class Diagnosis:
         }
 
 
-def run(target: Target, settings: Settings, reporter: Reporter) -> Diagnosis:
-    """Look; change nothing but the mapping table that 008.toml feeds."""
+def run(target: Target, migration: Migration, settings: Settings, reporter: Reporter) -> Diagnosis:
+    """Look; change nothing but what the pre-checks read: the mapping table that 008.toml feeds.
+
+    Raises NotMandate, UnsupportedServer, and NeedsPerson for a version that the migration is not about.
+    """
     with connect(target, application_name="mandate-diagnose") as session:
         migrations.require_supported(session)
         version = migrations.require_version(session)
         proposal = None
-        if version == 7:
-            mapping.store(session, mapping.find(settings))
+        guarded.require_version(version, migration)
+        if version == migration.before:
+            migration.before_checks(session, settings)
             prechecks.expect_engine(session)
-            report = checks.run(session, files.pre_checks(), reporter, fixes=files.fixes())
+            report = checks.run(session, migration.pre_checks, reporter, fixes=migration.fixes)
             proposal = _proposal(session, report)
         else:
-            report = checks.run(session, files.verification(), reporter)
-        guide = checks.run(session, _SQL / f"troubleshooting_{version}.sql", reporter)
-        record = journal.load_record(session, migration="008")
+            report = checks.run(session, migration.verification, reporter)
+        guide = checks.run(session, _SQL / migration.troubleshooting[version], reporter)
+        record = journal.load_record(session, migration=migration.name)
     failed = next((step.error for step in record.steps if step.error), None) if record else None
     findings = tuple(_finding(check, proposal) for check in report.failing())
     return Diagnosis(version, findings, guide, failed)

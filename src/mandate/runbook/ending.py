@@ -26,8 +26,7 @@ from mandate.runbook import (
     checks,
     conduct,
     engine_run,
-    files,
-    identity,
+    guarded,
     journal,
     migrations,
     modes,
@@ -35,14 +34,15 @@ from mandate.runbook import (
     window,
 )
 from mandate.runbook.checklist import checklist, criteria
+from mandate.runbook.migration import Migration
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.step import Context, Step
 from mandate.runbook.steps import s10_stop, s80_restart
 from mandate.runbook.window import Window
 
 FINALIZE = "finalize"
-FROM_BACKUP = "`mandate rollback 008 --from-backup` restores the backup; what was written since is exported"
 
+_BACK = "asked to go back to version {}, with everything written since"
 # Where a step's own line has its text.
 _UNDER_A_STEP = 11
 
@@ -59,47 +59,51 @@ class Request:
 
 
 def lossless(request: Request, watcher: conduct.Watcher) -> conduct.Result:
-    """Bring version 7 back with everything written since; the run's record, with a step `rollback`.
+    """Bring the old version back with everything written since; the run's record, with a step `rollback`.
 
     Raises RunLocked, NotMandate, NeedsPerson (there is no window to go back through), AwaitingApproval
     before anything is begun. Run again after a crash it goes on where it was.
     """
+    migration = request.conduct.migration
     with _held(request, "rollback") as held:
-        state = _change_status(held.session)
-        if held.latest is not None and held.latest.status == "rolled-back" and held.version == 7:
+        guarded.require_last(held.version, migration)
+        state, back = _change_status(held.session, migration), held.version < migration.version
+        if held.latest is not None and held.latest.status == "rolled-back" and back:
             return conduct.Result(held.latest, nothing=f"run {held.latest.run_id} is rolled back already")
-        if state not in ("swapped", "rolled back") or (state == "rolled back" and held.version == 8):
-            raise _no_way_back(state, held.version)
+        if state not in ("swapped", "rolled back") or (state == "rolled back" and not back):
+            raise _no_way_back(state, migration, held.version)
         _ask(request, held.session)
         record = rollback.to_undo(request.conduct, held.session, held.latest)
         work = _RollBack(_in_mode(request, record), watcher, record, held.session)
-        return work.run("Rolling back", "asked to go back to version 7, with everything written since")
+        return work.run("Rolling back", _BACK.format(migration.before))
 
 
 def finalize(request: Request, watcher: conduct.Watcher) -> conduct.Result:
-    """End the window: drop version 7's tables; the run's record, with a step `finalize`.
+    """End the window: drop the old version's tables; the run's record, with a step `finalize`.
 
     Raises as `lossless` does; NeedsPerson too when the run is not complete.
     """
+    migration = request.conduct.migration
     with _held(request, "finalize") as held:
-        state, latest = _change_status(held.session), held.latest
-        if state == "finalized" and held.version == 8:
-            return conduct.Result(latest, nothing="migration 008 is finalized already")
+        state, latest = _change_status(held.session, migration), held.latest
+        if state == "finalized" and held.version >= migration.version:
+            return conduct.Result(latest, nothing=f"migration {migration.name} is finalized already")
         if state != "swapped":
+            stands = "was not run by the engine" if state is None else f"is {state}"
             raise NeedsPerson(
-                "there is no reverse window to end: "
-                + ("008 was not run by the engine" if state is None else f"008 is {state}"),
+                f"there is no reverse window to end: {migration.name} {stands}",
                 hint="`mandate status` says where it stands",
             )
         if latest is not None and latest.status != "complete":
             raise NeedsPerson(
                 f"run {latest.run_id} is not complete: after finalize there is no way back from it",
-                hint="`mandate run 008` goes on with it; `mandate rollback 008` goes back",
+                hint=f"`mandate run {migration.name}` goes on with it; `mandate rollback {migration.name}`"
+                " goes back",
             )
         _ask(request, held.session)
         record = rollback.to_undo(request.conduct, held.session, latest)
         work = _Finalize(_in_mode(request, record), watcher, record, held.session)
-        return work.run("Finalizing", "asked to drop version 7's tables")
+        return work.run("Finalizing", f"asked to drop version {migration.before}'s tables")
 
 
 @dataclass(frozen=True)
@@ -118,28 +122,33 @@ def _held(request: Request, what: str) -> Iterator[_Held]:
     asked = request.conduct
     with lock.held(asked.target, name, wait_seconds=asked.wait_seconds) as session:
         version = conduct.require_version(session)
-        engine_run.end_orphans(session)
-        yield _Held(session, version, journal.load_record(session, migration=asked.migration))
+        engine_run.end_orphans(session, asked.migration)
+        yield _Held(session, version, journal.load_record(session, migration=asked.migration.name))
 
 
-def _change_status(session: Session) -> str | None:
-    change = engine_journal.load(session, identity.NAME)
+def _change_status(session: Session, migration: Migration) -> str | None:
+    change = engine_journal.load(session, migration.name)
     return change.status if change else None
 
 
-def _no_way_back(state: str | None, version: int) -> NeedsPerson:
-    if version == 7:
-        hint = "`mandate abort 008` drops what was built beside it" if state == "running" else None
-        return NeedsPerson("there is nothing to roll back: version 7 is in use", hint=hint)
+def _no_way_back(state: str | None, migration: Migration, version: int) -> NeedsPerson:
+    name, before = migration.name, migration.before
+    if version < migration.version:
+        hint = f"`mandate abort {name}` drops what was built beside it" if state == "running" else None
+        return NeedsPerson(f"there is nothing to roll back: version {version} is in use", hint=hint)
     why = {
-        None: "008 was run as plain SQL, which keeps no old tables",
-        "finalized": "008 was finalized, which dropped version 7's tables",
-    }.get(state, f"the engine's change is {state}, and version 8 is in use")
-    return NeedsPerson(f"there is no way back without loss: {why}", hint=FROM_BACKUP)
+        None: f"{name} was run as plain SQL, which keeps no old tables",
+        "finalized": f"{name} was finalized, which dropped version {before}'s tables",
+    }.get(state, f"the engine's change is {state}, and version {migration.version} is in use")
+    return NeedsPerson(
+        f"there is no way back without loss: {why}",
+        hint=f"`mandate rollback {name} --from-backup` restores the backup; what was written since is"
+        " exported",
+    )
 
 
 def _ask(request: Request, session: Session) -> None:
-    found = window.look(session)
+    found = window.look(session, request.conduct.migration)
     if found is not None and not request.approve(found):
         raise AwaitingApproval("not approved: nothing was changed", hint="--yes answers the question")
 
@@ -154,17 +163,18 @@ class _End:
     """One step that is added to the record of a run."""
 
     name: str
-    title: str
+    title: str = ""
 
     def __init__(
         self, request: conduct.Request, watcher: conduct.Watcher, record: RunRecord, session: Session
     ) -> None:
         self._request, self._watcher, self._session = request, watcher, session
+        self._migration = request.migration
         steps = tuple(step for step in record.steps if step.name != self.name)
         self._record = replace(record, steps=steps)
         self._step = StepRecord(
             name=self.name,
-            title=self.title,
+            title=self.title or f"Drop version {self._migration.before}'s tables",
             guide="",
             critical=True,
             status="running",
@@ -234,17 +244,21 @@ class _RollBack(_End):
     title = "Rollback without loss"
 
     def act(self, context: Context) -> tuple[str, Mapping[str, Any]]:
-        behind = window.look(self._session)
+        behind = window.look(self._session, self._migration)
         stopped = None if context.services_up else self.play(s10_stop.STEP)
         evidence = engine_run.roll_back(self._context())
+        before = self._migration.before
         # The database is back, whatever becomes of the services: a crash from here on must not undo that.
         with suppress(DatabaseError):
             journal.Journal(self._session, self._record.run_id).close(
-                "rolled-back", 8, datetime.now(UTC), "version 7 is back, with everything written since"
+                "rolled-back",
+                8,
+                datetime.now(UTC),
+                f"version {before} is back, with everything written since",
             )
         restarted = None if context.services_up else self.play(s80_restart.STEP)
         waited = evidence.get("blocked_milliseconds")
-        text = "back at version 7, with everything that was written since"
+        text = f"back at version {before}, with everything that was written since"
         text += "" if waited is None else f"; tables were locked for {waited:.0f} ms"
         figures = {
             **evidence,
@@ -262,12 +276,12 @@ class _RollBack(_End):
 
 class _Finalize(_End):
     name = FINALIZE
-    title = "Drop version 7's tables"
 
     def act(self, context: Context) -> tuple[str, Mapping[str, Any]]:
-        before, dropped = window.look(self._session), window.tables(self._session)
+        migration = self._migration
+        before, dropped = window.look(self._session, migration), window.tables(self._session, migration)
         evidence = engine_run.engine(context).finalize()
-        report = checks.run(self._session, files.verification(), context.reporter)
+        report = checks.run(self._session, migration.verification, context.reporter)
         checks.clean_up(self._session)
         freed = before.bytes if before else 0
         figures = {**evidence, **report.as_evidence(), "bytes_freed": freed, "dropped": dropped}
@@ -275,10 +289,11 @@ class _Finalize(_End):
             names = ", ".join(check.id for check in report.failing())
             raise VerificationFailed(
                 f"finalized, and the verification failed: {names}",
-                hint="`mandate diagnose 008` shows the rows",
+                hint=f"`mandate diagnose {migration.name}` shows the rows",
                 evidence=figures,
             )
         text = (
-            f"finalized: version 7's {len(dropped)} tables dropped, {freed / (1 << 20):,.1f} MiB given back"
+            f"finalized: version {migration.before}'s {len(dropped)} tables dropped,"
+            f" {freed / (1 << 20):,.1f} MiB given back"
         )
-        return f"{text}; version 8 verified once more", figures
+        return f"{text}; version {migration.version} verified once more", figures

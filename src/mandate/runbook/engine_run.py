@@ -1,4 +1,4 @@
-"""Migration 008 by the rekey engine, as steps of a run see it: there, and back again without loss."""
+"""A migration by the rekey engine, as steps of a run see it: there, and back again without loss."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mandate.rekey import journal, load
 from mandate.rekey.engine import Engine
 from mandate.rekey.fingerprint import Fingerprint
 from mandate.rekey.options import Options
-from mandate.runbook import identity, migrations
+from mandate.runbook import migrations
+from mandate.runbook.migration import Migration
 from mandate.runbook.step import Context
 
-VERSION = 8
 # Where a step's own line has its text.
 _UNDER_A_STEP = 11
 
@@ -28,7 +28,7 @@ def engine(context: Context) -> Engine:
     limits = load.Limits() if context.services_up else None
     jobs = jobs_of(context.options.jobs, services_up=context.services_up)
     options = Options(jobs=jobs, limits=limits, swap=context.options.swap)
-    return identity.engine(context.target, Indented(context.reporter, _UNDER_A_STEP), options)
+    return context.migration.engine(context.target, Indented(context.reporter, _UNDER_A_STEP), options)
 
 
 def jobs_of(jobs: int, *, services_up: bool) -> int:
@@ -36,46 +36,46 @@ def jobs_of(jobs: int, *, services_up: bool) -> int:
     return max(1, jobs // 2) if services_up else jobs
 
 
-def end_orphans(session: Session) -> None:
+def end_orphans(session: Session, migration: Migration) -> None:
     """End sessions of an engine whose process died; for who holds the run's lock: none can be alive."""
     session.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = ANY (%s) AND datname = current_database()",
-        ([f"mandate-rekey-{identity.NAME}", f"mandate-load-{identity.NAME}"],),
+        ([f"mandate-rekey-{migration.name}", f"mandate-load-{migration.name}"],),
     )
 
 
-def under_way(session: Session) -> bool:
+def under_way(session: Session, migration: Migration) -> bool:
     """Whether the engine has something in this database: a half-built change, or a reverse window."""
-    change = journal.load(session, identity.NAME)
+    change = journal.load(session, migration.name)
     return change is not None and change.status in ("running", "swapped")
 
 
 def migrate(context: Context) -> dict[str, Any]:
-    """Take the database to version 8, from wherever the engine left it; evidence as runbook.record says.
+    """Take the database to the new version, from wherever the engine left it; evidence as in runbook.record.
 
-    Raises MigrationFailed and CheckFailed (version 7 is in use, running again goes on), OutcomeUnknown when
-    the server is away, steering.Aborted.
+    Raises MigrationFailed and CheckFailed (the old version is in use, running again goes on), OutcomeUnknown
+    when the server is away, steering.Aborted.
     """
-    made = engine(context)
+    made, version = engine(context), context.migration.version
     _hold(context, made)
     try:
-        if _version(context) != VERSION:
+        if _version(context) != version:
             made.run()
     except (DatabaseError, VerificationFailed) as error:
-        if _version_after(error, context) != VERSION:
-            raise _as_failure(error) from error
+        if _version_after(error, context) != version:
+            raise _as_failure(error, context.migration) from error
     made.finish()
     with context.session() as session:
-        _record(session)
-        return figures(session)
+        record(session, context.migration)
+        return figures(session, context.migration)
 
 
 def _hold(context: Context, made: Engine) -> None:
     """The cutover is held before the first phase begins: nobody could be fast enough afterwards."""
     if context.options.hold_cutover:
         with context.session() as session:
-            if migrations.require_version(session) != VERSION:
+            if migrations.require_version(session) != context.migration.version:
                 journal.begin(session, made.spec)
                 journal.ask(session, made.name, hold_cutover=True)
 
@@ -92,28 +92,30 @@ def _version_after(failure: Exception, context: Context) -> int:
     except DatabaseError as lost:
         raise OutcomeUnknown(
             f"{failure}; whether it swapped is not known: {lost.message}",
-            hint="when the server is back, `mandate run 008` finds out and goes on",
+            hint=f"when the server is back, `mandate run {context.migration.name}` finds out and goes on",
         ) from lost
 
 
-def _as_failure(error: DatabaseError | VerificationFailed) -> MigrationFailed:
+def _as_failure(error: DatabaseError | VerificationFailed, migration: Migration) -> MigrationFailed:
     """What ended the engine before its swap left the database as it was."""
     return MigrationFailed(
-        f"{error.message}; version 7 is in use as before",
+        f"{error.message}; version {migration.before} is in use as before",
         hint=error.hint
-        or "`mandate run 008` goes on where it stopped; `mandate abort 008` drops what it built",
+        or f"`mandate run {migration.name}` goes on where it stopped; `mandate abort {migration.name}` drops"
+        " what it built",
         **error.fields,
     )
 
 
-def _record(session: Session) -> None:
-    file = next(file for file in migrations.files() if file.version == VERSION)
+def record(session: Session, migration: Migration) -> None:
+    """Record the migration as applied."""
+    file = migration.file
     migrations.record(session, file.version, file.path.name, file.sha256)
 
 
-def figures(session: Session) -> dict[str, Any]:
+def figures(session: Session, migration: Migration) -> dict[str, Any]:
     """What the engine's journal holds of the newest change."""
-    phases = journal.phases(session, identity.NAME)
+    phases = journal.phases(session, migration.name)
     of = {phase.phase: phase.evidence for phase in phases}
     times: list[dict[str, Any]] = [
         {"name": phase.phase, "seconds": float(phase.evidence.get("seconds", 0.0))} for phase in phases
@@ -153,7 +155,7 @@ def _locks(proofs: Sequence[Mapping[str, Any]], blocked: float | None) -> list[d
 
 
 def roll_back(context: Context) -> dict[str, Any]:
-    """Version 7 with everything that was written since; the engine's evidence.
+    """The old version with everything that was written since; the engine's evidence.
 
     Raises NeedsPerson when the change is not in its reverse window.
     """
@@ -163,13 +165,13 @@ def roll_back(context: Context) -> dict[str, Any]:
     evidence = {} if change and change.status == "rolled back" else made.rollback()
     made.finish()
     with context.session() as session:
-        migrations.forget(session, VERSION)
+        migrations.forget(session, context.migration.version)
     return evidence
 
 
 def clean(context: Context) -> None:
     """Drop what a change that is under way has built; for a copy of a database that has one."""
     with context.session() as session:
-        change = journal.load(session, identity.NAME)
+        change = journal.load(session, context.migration.name)
     if change is not None and change.status == "running":
         engine(context).abort()

@@ -1,4 +1,4 @@
-"""What the engine would need for migration 008, and what it would refuse; nothing of it stays."""
+"""What the engine would need for a migration, and what it would refuse; nothing of it stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mandate.rekey.estimate import Earlier, eta_of_earlier
 from mandate.rekey.forecast import Forecast
 from mandate.rekey.journal import PHASES
 from mandate.rekey.model import Graph
-from mandate.runbook import identity
+from mandate.runbook.migration import Migration
 
 REHEARSAL = "rehearsal"
 
@@ -51,7 +51,12 @@ class _TakeBack(Exception):
 
 
 def look(
-    target: Target, jobs: int, swap: cutover.Options, sample: bool, rehearsed: Mapping[str, Any]
+    migration: Migration,
+    target: Target,
+    jobs: int,
+    swap: cutover.Options,
+    sample: bool,
+    rehearsed: Mapping[str, Any],
 ) -> Foreseen:
     """Look, in a transaction that is taken back: what the spec reads beside the tables may not be there yet.
 
@@ -63,7 +68,9 @@ def look(
         try:
             with session.transaction():
                 _settle(session, settings)
-                found = _look(session, target, jobs, swap, sample and not _phases(rehearsed))
+                migration.prepare(session)
+                graph = discover(session, migration.spec())
+                found = _look(session, target, graph, jobs, swap, sample and not _phases(rehearsed))
                 raise _TakeBack
         except _TakeBack:
             pass
@@ -85,9 +92,9 @@ def _settle(session: Session, settings: Mapping[str, str]) -> None:
         )
 
 
-def _look(session: Session, target: Target, jobs: int, swap: cutover.Options, sample: bool) -> Foreseen:
-    identity.prepare(session)
-    graph = discover(session, identity.spec())
+def _look(
+    session: Session, target: Target, graph: Graph, jobs: int, swap: cutover.Options, sample: bool
+) -> Foreseen:
     problems = tuple(refuse.problems(session, graph))
     made = forecast.make(session, target, graph, jobs=jobs, sample=sample and not problems, swap=swap)
     return Foreseen(problems, graph, made)

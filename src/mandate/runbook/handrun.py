@@ -33,6 +33,7 @@ class Request:
     """What to run where. `expected` are seconds per statement from a rehearsal, if there was one."""
 
     target: Target
+    migration: str
     file: Path
     transcript: Path
     application_name: str
@@ -248,7 +249,7 @@ def _failed(returncode: int, watch: _Watch, request: Request) -> MandateError:
     message = f"{how}: {said or ' / '.join(watch.last_lines[-2:]) or 'it said nothing'}"
     error = MigrationFailed(
         message,
-        hint=_hint(said or ""),
+        hint=_hint(said or "", request.migration),
         transcript=request.transcript.name,
     )
     if said and "lock timeout" in said:
@@ -260,12 +261,14 @@ def _failed(returncode: int, watch: _Watch, request: Request) -> MandateError:
     return error
 
 
-def _hint(said: str) -> str:
+def _hint(said: str, migration: str) -> str:
     if "lock timeout" in said:
         return "end the session that holds the lock, or raise --lock-timeout, and run again"
     if "No space left" in said:
         return "free disk space on the server, then run again: nothing was changed"
-    return "`mandate diagnose 008` names the data behind it; nothing was changed, run again when fixed"
+    return (
+        f"`mandate diagnose {migration}` names the data behind it; nothing was changed, run again when fixed"
+    )
 
 
 def _evidence(request: Request, watch: _Watch, seconds: float) -> dict[str, Any]:

@@ -17,10 +17,13 @@ from mandate.rekey import spec as rekey_spec
 from mandate.rekey.engine import Engine
 from mandate.rekey.options import Hooks, Options
 from mandate.rekey.spec import Spec
-from mandate.runbook import files, mapping, migrations
+from mandate.runbook import identity_rows, mapping, migrations
+from mandate.runbook.migration import Migration, Proven, Tried
+from mandate.settings import Settings
 
 NAME = "008"
 VERSION = 8
+SCRIPT = "008_rfc002_domain_identity_migration.sql"
 
 _SQL = Path(__file__).parent / "sql"
 _PERSONS = frozenset({"domains"})
@@ -73,16 +76,17 @@ def _define(session: Session) -> None:
 
 @cache
 def _definitions() -> tuple[str, ...]:
-    parts = script.read(files.migration())
+    file = migrations.directory() / SCRIPT
+    parts = script.read(file)
     found = tuple(part.sql for part in parts if isinstance(part, Statement) and _DEFINES.match(part.sql))
     if not found:
-        raise UsageError(f"{files.migration()} does not define what the swap of 008 calls")
+        raise UsageError(f"{file} does not define what the swap of 008 calls")
     return found
 
 
 def _swap(session: Session) -> None:
     session.execute((_SQL / "identity_swap.sql").read_bytes())
-    file = next(file for file in migrations.files() if file.version == VERSION)
+    file = migrations.of_version(VERSION)
     migrations.record(session, file.version, file.path.name, file.sha256)
 
 
@@ -98,3 +102,54 @@ def _say_if_not_unique(session: Session, reporter: Reporter) -> None:
             "scopes with equal selectors were written in version 8: version 7's index over the selectors"
             " is there, but not unique"
         )
+
+
+def _store_names(session: Session, settings: Settings) -> None:
+    """The reviewed names of domains, which the pre-checks read."""
+    mapping.store(session, mapping.find(settings))
+
+
+_REMOVED = (
+    "SELECT COUNT(*) FROM information_schema.columns"
+    " WHERE column_name = 'domain_id' AND table_schema = 'mandate';"
+)
+_TEXT = (
+    "SELECT COUNT(*) FROM information_schema.columns"
+    " WHERE table_name = 'scopes' AND column_name = 'scope_id' AND data_type = 'text';"
+)
+_REWRITTEN = "rewritten once"
+_BACKFILLED = "backfilled with UPDATE"
+
+MIGRATION = Migration(
+    name=NAME,
+    version=VERSION,
+    title="RFC-002 Domain Identity",
+    pre_checks_name="008_PRE_MIGRATION_CHECKS.sql",
+    script_name=SCRIPT,
+    verification_name="008_POST_MIGRATION_VERIFICATION.sql",
+    spec=spec,
+    engine=engine,
+    prepare=prepare,
+    before_checks=_store_names,
+    proof=identity_rows.PROOF,
+    proven=(
+        Proven("domain_id columns completely gone", ("domain_id_columns",)),
+        Proven("scope_id type is TEXT", ("scope_id_type",)),
+        Proven("No NULL domains", ("attribution_null",)),
+    ),
+    tried=(
+        Tried("scope_id domain prefix validation working", "scopes", "GOVERNANCE VIOLATION"),
+        Tried("Domain format constraint enforced", "domains", "slug_format"),
+    ),
+    by_hand={
+        "domains": "keys renamed",
+        "scopes": _BACKFILLED,
+        "policy_snapshots": _BACKFILLED,
+        "mandate_specs": _BACKFILLED,
+        "decision_events": _REWRITTEN,
+        "verdict_events": _REWRITTEN,
+        "audit_timeline_entries": _REWRITTEN,
+    },
+    log=(("Domain ID columns removed", _REMOVED), ("scope_id TEXT columns", _TEXT)),
+    troubleshooting={7: "troubleshooting_7.sql", 8: "troubleshooting_8.sql"},
+)

@@ -108,6 +108,14 @@ def files() -> list[MigrationFile]:
     return found
 
 
+def of_version(version: int) -> MigrationFile:
+    """The file that leads to a version. Raises UsageError when there is none."""
+    found = next((file for file in files() if file.version == version), None)
+    if found is None:
+        raise UsageError(f"{directory()} has no migration {version:03}")
+    return found
+
+
 def version_of_shape(columns: Mapping[tuple[str, str], str]) -> int | None:
     """The version that a schema's columns, (table, column) -> type, amount to; None when to none.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from mandate.errors import MandateError, NeedsPerson, UsageError
 from mandate.runbook import modes
+from mandate.runbook.migration import Migration
 from mandate.runbook.record import RunRecord, StepRecord
 
-TARGET_VERSION = 8
 REDONE_ON_RESUME = frozenset({"preflight", "stop", "check"})
 OPTIONAL = frozenset({"preflight", "rehearse", "probe", "restart", "smoke", "record"})
 
@@ -44,34 +44,49 @@ class Refuse:
 Action = Begin | Resume | Nothing | Refuse
 
 
-def decide(latest: RunRecord | None, schema_version: int, *, target_version: int = TARGET_VERSION) -> Action:
-    """What to do about a database at `schema_version` whose newest run is `latest`."""
-    if schema_version == target_version:
-        return _on_migrated(latest)
-    if schema_version != target_version - 1:
-        return Refuse(
-            NeedsPerson(
-                f"the database is neither version {target_version - 1} nor {target_version}"
-                f" (it looks like version {schema_version})",
-                hint="`mandate db init --to 007` brings an older one to 7",
-            )
+def decide(latest: RunRecord | None, schema_version: int, migration: Migration) -> Action:
+    """What to do about a database at `schema_version` whose newest run of the migration is `latest`."""
+    if schema_version == migration.before:
+        return _on_unmigrated(latest)
+    if schema_version == migration.version:
+        return _on_migrated(latest, migration)
+    if schema_version > migration.version:
+        return Nothing(
+            f"the database is at version {schema_version}: migration {migration.name} is behind it"
         )
-    return _on_unmigrated(latest)
+    return Refuse(too_early(schema_version, migration))
 
 
-def _on_migrated(latest: RunRecord | None) -> Action:
+def too_early(schema_version: int, migration: Migration) -> NeedsPerson:
+    """The refusal of a database that something else must be done to first."""
+    first = migration.after
+    hint = (
+        f"run that first: `mandate run {first.name}`"
+        if first is not None and schema_version >= first.before
+        else "`mandate db init --to 007` brings an older one to 7"
+    )
+    follows = f"migration {first.name}" if first else f"version {migration.before}"
+    return NeedsPerson(
+        f"the database is at version {schema_version}; migration {migration.name} follows {follows}",
+        hint=hint,
+    )
+
+
+def _on_migrated(latest: RunRecord | None, migration: Migration) -> Action:
+    at = f"the database is at version {migration.version}"
     if latest is None:
-        return Nothing("the database is at version 8 already; no run of the conductor brought it there")
+        return Nothing(f"{at} already; no run of the conductor brought it there")
     if latest.step("migrate") is None:
-        return Nothing("the database is at version 8 already: there is nothing to rehearse")
+        return Nothing(f"{at} already: there is nothing to rehearse")
     if latest.status == "complete":
-        return Nothing(f"run {latest.run_id} completed migration 008; the database is at version 8")
+        return Nothing(f"run {latest.run_id} completed migration {migration.name}; {at}")
     if latest.status == "rolled-back":
         return Nothing(
-            f"the database is at version 8 although run {latest.run_id} was rolled back:"
-            " somebody migrated it by hand since"
+            f"{at} although run {latest.run_id} was rolled back: somebody migrated it by hand since"
         )
-    return Resume(_resumed_after(latest), "the migration is in the database, what follows it is not done")
+    return Resume(
+        _resumed_after(latest, migration), "the migration is in the database, what follows it is not done"
+    )
 
 
 def _on_unmigrated(latest: RunRecord | None) -> Action:
@@ -80,17 +95,17 @@ def _on_unmigrated(latest: RunRecord | None) -> Action:
     return Resume(_resumed_before(latest), f"run {latest.run_id} ended before the migration was done")
 
 
-def _resumed_after(record: RunRecord) -> RunRecord:
+def _resumed_after(record: RunRecord, migration: Migration) -> RunRecord:
     """The database is migrated: nothing up to `migrate` is run again."""
     reached = _position(record.steps, "migrate")
     steps = [
-        _recovered(step, record.mode) if place <= reached else _again_unless_passed(step)
+        _recovered(step, record.mode, migration) if place <= reached else _again_unless_passed(step)
         for place, step in enumerate(record.steps)
     ]
     return replace(record, steps=tuple(steps))
 
 
-def _recovered(step: StepRecord, mode: str) -> StepRecord:
+def _recovered(step: StepRecord, mode: str, migration: Migration) -> StepRecord:
     if step.status in ("passed", "skipped"):
         return step
     if step.name == "migrate" and modes.by_engine(mode):
@@ -100,7 +115,7 @@ def _recovered(step: StepRecord, mode: str) -> StepRecord:
         return replace(
             step,
             status="passed",
-            summary="found done: the database is at version 8",
+            summary=f"found done: the database is at version {migration.version}",
             evidence={"method": "found done", **step.evidence},
             error=None,
         )

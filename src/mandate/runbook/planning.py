@@ -15,10 +15,11 @@ from mandate.postgres import lock
 from mandate.postgres.connection import Session, connect, sql
 from mandate.runbook import conduct, engine_run, foreseen, journal, modes, next_action, rehearsals
 from mandate.runbook.foreseen import Foreseen
+from mandate.runbook.migration import Migration
 from mandate.runbook.modes import Mode
 
 _ON_SERVER = "the server's data directory"
-_LARGE = ("decision_events", "verdict_events", "audit_timeline_entries")
+_REWRITTEN = "rewritten once"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class PlannedStep:
 class Plan:
     """The whole plan. `action` says what `mandate run` would do first; `engine` is its part of it, if any."""
 
+    migration: str
     database: str
     source: str
     server_version: str
@@ -87,18 +89,19 @@ def make(request: conduct.Request, *, sample: bool = True) -> Plan:
     with connect(request.target, application_name="mandate-plan") as session:
         session.execute("SET default_transaction_read_only = on")
         version = conduct.require_version(session)
-        latest = journal.load_record(session, migration="008")
-        action = next_action.decide(latest, version)
-        if isinstance(action, next_action.Refuse):
-            raise action.error
+        migration = request.migration
+        latest = journal.load_record(session, migration=migration.name)
+        action = conduct.decide(request, session, latest, version)
+        begins = version == migration.before
         if isinstance(action, next_action.Resume) and not conduct.goes_on(action.record, request, session):
             action = next_action.Begin()
         steps, text = _steps(action, replace(request, mode=_mode(action, request)), session)
         mode = _mode(action, request)
-        engine = _engine(session, conduct.in_mode(request, mode), sample) if version == 7 else None
-        locks = rehearsals.newest(session, mode).get("locks", [])
+        engine = _engine(session, conduct.in_mode(request, mode), sample) if begins else None
+        locks = rehearsals.newest(session, migration, mode).get("locks", [])
         who = lock.holder(session)
         return Plan(
+            migration=migration.name,
             database=str(request.target),
             source=request.target.source,
             server_version=str(session.value("SHOW server_version")),
@@ -107,10 +110,10 @@ def make(request: conduct.Request, *, sample: bool = True) -> Plan:
             held_by=f"{who['application']} (process {who['pid']})" if who else None,
             steps=steps,
             mode=mode,
-            tables=_tables(session, mode) if version == 7 else (),
-            locks=tuple(locks or _static_locks(mode)),
+            tables=_tables(session, migration, mode) if begins else (),
+            locks=tuple(locks or _static_locks(migration)),
             locks_measured=bool(locks),
-            disk=_disk(session, request, engine) if version == 7 else (),
+            disk=_disk(session, request, engine) if begins else (),
             engine=engine,
         )
 
@@ -121,8 +124,8 @@ def _engine(session: Session, request: conduct.Request, sample: bool) -> Foresee
         return None
     options = request.options
     jobs = engine_run.jobs_of(options.jobs, services_up=request.mode == modes.ONLINE)
-    rehearsed = rehearsals.newest(session, request.mode)
-    return foreseen.look(request.target, jobs, options.swap, sample, rehearsed)
+    rehearsed = rehearsals.newest(session, request.migration, request.mode)
+    return foreseen.look(request.migration, request.target, jobs, options.swap, sample, rehearsed)
 
 
 def _mode(action: next_action.Action, request: conduct.Request) -> Mode:
@@ -141,9 +144,9 @@ def _steps(
         record, text = action.record, f"go on with run {action.record.run_id}: {action.because}"
     else:
         record, text = conduct.new_record(request, session), "begin a new run"
-    before = next_action.passed_steps(journal.load_record(session, migration=request.migration))
+    before = next_action.passed_steps(journal.load_record(session, migration=request.name))
     record, wanted = next_action.restrict(record, request.first, request.last, before)
-    planned = rehearsals.seconds(session, record.mode)
+    planned = rehearsals.seconds(session, request.migration, record.mode)
     rows = tuple(
         PlannedStep(
             name=step.name,
@@ -161,14 +164,15 @@ def _kept(status: str) -> str:
     return {"passed": "done", "skipped": "left out"}.get(status, "not now")
 
 
-def _tables(session: Session, mode: str) -> tuple[Table, ...]:
+def _tables(session: Session, migration: Migration, mode: str) -> tuple[Table, ...]:
     rows = session.rows(
         "SELECT c.relname AS name, greatest(c.reltuples, 0)::bigint AS rows,"
         " pg_total_relation_size(c.oid) AS bytes"
         " FROM pg_class c WHERE c.relnamespace = 'mandate'::regnamespace AND c.relkind = 'r' ORDER BY 3 DESC"
     )
     return tuple(
-        Table(row["name"], _rows(session, row), row["bytes"], _change(row["name"], mode)) for row in rows
+        Table(row["name"], _rows(session, row), row["bytes"], _change(row["name"], migration, mode))
+        for row in rows
     )
 
 
@@ -181,20 +185,15 @@ def _rows(session: Session, row: Mapping[str, Any]) -> int:
     )
 
 
-def _change(table: str, mode: str) -> str:
-    if modes.by_engine(mode):
-        kept = table in ("organizations", "mandate_specs")
-        return ("domain text checked" if table == "mandate_specs" else "unchanged") if kept else "built anew"
-    if table in _LARGE:
-        return "rewritten once"
-    if table in ("scopes", "policy_snapshots", "mandate_specs"):
-        return "backfilled with UPDATE"
-    return "keys renamed" if table == "domains" else "unchanged"
+def _change(table: str, migration: Migration, mode: str) -> str:
+    if not modes.by_engine(mode):
+        return migration.by_hand.get(table, "unchanged")
+    return "built anew" if table in migration.by_hand else "unchanged"
 
 
-def _static_locks(mode: str) -> list[dict[str, Any]]:
+def _static_locks(migration: Migration) -> list[dict[str, Any]]:
     """What is known without a rehearsal. The engine takes each for moments only, at its start and end."""
-    names = ("domains", "scopes", "policy_snapshots", *_LARGE, "mandate_specs", "organizations")
+    names = (*migration.by_hand, "organizations")
     return [{"table": f"mandate.{name}", "mode": "AccessExclusiveLock", "seconds": None} for name in names]
 
 
@@ -206,25 +205,29 @@ def _disk(session: Session, request: conduct.Request, engine: Foreseen | None) -
     return (
         Disk("backup, uncompressed at worst", str(directory), whole, shutil.disk_usage(directory).free),
         Disk("restored copy for proof and rehearsal", _ON_SERVER, whole, free),
-        *_of_migrating(session, engine, free),
+        *_of_migrating(session, request.migration, engine, free),
     )
 
 
-def _of_migrating(session: Session, engine: Foreseen | None, free: int | None) -> Iterator[Disk]:
+def _of_migrating(
+    session: Session, migration: Migration, engine: Foreseen | None, free: int | None
+) -> Iterator[Disk]:
     """What the step that migrates writes beside what is there."""
     if engine is None:
-        yield Disk("rewritten tables and their WAL", _ON_SERVER, 2 * _large_bytes(session), free)
+        yield Disk(
+            "rewritten tables and their WAL", _ON_SERVER, 2 * _rewritten_bytes(session, migration), free
+        )
     for place in engine.forecast.places if engine and engine.forecast else ():
         where = place.path or f"tablespace {', '.join(place.tablespaces)}"
         yield Disk("new tables beside the old ones", where, place.needed + place.margin, place.free)
 
 
-def _large_bytes(session: Session) -> int:
+def _rewritten_bytes(session: Session, migration: Migration) -> int:
     return int(
         session.value(
             "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
             " WHERE relnamespace = 'mandate'::regnamespace AND relname = ANY (%s)",
-            (list(_LARGE),),
+            ([table for table, change in migration.by_hand.items() if change == _REWRITTEN],),
         )
     )
 

@@ -6,22 +6,23 @@ from typing import Any
 
 from mandate.errors import CheckFailed
 from mandate.postgres.connection import Session
-from mandate.runbook import checks, files, mapping, modes
+from mandate.runbook import checks, modes
 from mandate.runbook.step import Context
 
 
 def run(context: Context, transcript: str) -> dict[str, Any]:
     """Run the guide's file; its evidence. Raises CheckFailed naming every check that did not pass."""
+    migration = context.migration
     with context.session() as session:
-        mapping.store(session, mapping.find(context.settings))
+        migration.before_checks(session, context.settings)
         if modes.by_engine(context.options.mode):
             expect_engine(session)
-        report = checks.run(session, files.pre_checks(), context.reporter, fixes=files.fixes())
+        report = checks.run(session, migration.pre_checks, context.reporter, fixes=migration.fixes)
         checks.clean_up(session)
     (context.directory / transcript).write_text(report.transcript, "utf-8")
     evidence = {**report.as_evidence(), "transcript": transcript}
     if not report.passed:
-        raise _failed(report, evidence)
+        raise _failed(migration.name, report, evidence)
     return evidence
 
 
@@ -30,11 +31,11 @@ def expect_engine(session: Session) -> None:
     session.execute("SELECT set_config('mandate.by_engine', 'on', false)")
 
 
-def _failed(report: checks.Report, evidence: dict[str, Any]) -> CheckFailed:
+def _failed(migration: str, report: checks.Report, evidence: dict[str, Any]) -> CheckFailed:
     names = ", ".join(check.id for check in report.failing())
     return CheckFailed(
         f"{len(report.failing())} of {len(report.checks)} pre-checks did not pass: {names};"
         " nothing was changed",
-        hint="`mandate diagnose 008` shows the rows and how to repair them",
+        hint=f"`mandate diagnose {migration}` shows the rows and how to repair them",
         evidence=evidence,
     )

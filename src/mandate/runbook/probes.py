@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from uuid import uuid4
 
 from mandate.errors import DatabaseError, LockNotAvailable
 from mandate.postgres.connection import Session, Target, connect, sql
@@ -29,6 +30,7 @@ TABLES = (
     "verdict_events",
     "audit_timeline_entries",
     "mandate_specs",
+    "spec_events",
     "migration_log",
     "identity_map",
 )
@@ -73,7 +75,11 @@ class Result:
     status: Literal["pass", "fail", "error"]
 
 
-def run(target: Target, application_name: str, reporter: Reporter) -> dict[str, Any]:
+# What a migration tries beyond what is tried after each: with the values that statements name.
+Further = Callable[[Session, Mapping[str, Any]], Iterator[Probe]]
+
+
+def run(target: Target, application_name: str, reporter: Reporter, further: Further) -> dict[str, Any]:
     """Run every probe in one transaction that is rolled back; evidence {probes, rows_left, consumed}."""
     with connect(
         target,
@@ -81,7 +87,7 @@ def run(target: Target, application_name: str, reporter: Reporter) -> dict[str, 
         settings={"lock_timeout": _LOCK_TIMEOUT, "search_path": "mandate"},
     ) as session:
         names, sequences = _names(session), _sequences(session)
-        probes = list(_probes(session, names))
+        probes = [*_probes(names), *further(session, names), *_mutation_probes(session)]
         before = _rows_of(session, names)
         results = _in_one_transaction(session, probes, reporter)
         left = _rows_of(session, names) - before
@@ -190,9 +196,9 @@ def _result(
     )
 
 
-def _probes(session: Session, names: Mapping[str, Any]) -> Iterator[Probe]:
+def _probes(names: Mapping[str, Any]) -> Iterator[Probe]:
     if not names["organization_exists"]:
-        yield _probe(
+        yield statement(
             "an organization for the guide's inserts",
             "INSERT INTO organizations (organization_id, name) VALUES ({organization}, {organization_name})",
             names,
@@ -202,7 +208,6 @@ def _probes(session: Session, names: Mapping[str, Any]) -> Iterator[Probe]:
     yield from _domain_probes(names)
     yield from _scope_probes(names)
     yield from _reference_probes(names)
-    yield from _mutation_probes(session)
 
 
 def _names(session: Session) -> Mapping[str, Any]:
@@ -224,32 +229,33 @@ def _names(session: Session) -> Mapping[str, Any]:
         "scope": f"{domain}.prod.service.agent",
         "wrong": "wrong-domain.prod.service.agent",
         "unknown": f"no-such-domain-{session.pid}",
+        "other": str(uuid4()),
+        "other_name": f"mandate-probe-other-{session.pid}",
     }
 
 
-def _probe(
-    name: str, statement: Any, names: Mapping[str, Any], expect: Expect, *, keep: bool = False
-) -> Probe:
+def statement(name: str, text: Any, names: Mapping[str, Any], expect: Expect, *, keep: bool = False) -> Probe:
+    """A probe whose text names values, each quoted."""
     values = {key: sql.Literal(value) for key, value in names.items()}
-    return Probe(name, sql.SQL(statement).format(**values), expect, keep)
+    return Probe(name, sql.SQL(text).format(**values), expect, keep)
 
 
 def _domain_probes(names: Mapping[str, Any]) -> Iterator[Probe]:
     insert = "INSERT INTO domains (organization_id, domain) VALUES ({organization}, {domain})"
-    yield _probe("guide 7: a slug is accepted", insert, names, Expect(), keep=True)
-    yield _probe(
+    yield statement("guide 7: a slug is accepted", insert, names, Expect(), keep=True)
+    yield statement(
         "guide 7: upper case is refused",
         "INSERT INTO domains (organization_id, domain) VALUES ({organization}, {upper})",
         names,
         Expect(("23514",), constraint="domains_domain_slug_format"),
     )
-    yield _probe(
+    yield statement(
         "the same domain twice is refused", insert, names, Expect(("23505",), constraint="domains_pkey")
     )
 
 
 def _scope_probes(names: Mapping[str, Any]) -> Iterator[Probe]:
-    yield _probe(
+    yield statement(
         "guide 8: a scope with its domain's prefix is accepted",
         "INSERT INTO scopes (scope_id, domain, organization_id, owning_team)"
         " VALUES ({scope}, {domain}, {organization}, 'Team')",
@@ -257,7 +263,7 @@ def _scope_probes(names: Mapping[str, Any]) -> Iterator[Probe]:
         Expect(),
         keep=True,
     )
-    yield _probe(
+    yield statement(
         "guide 8: a scope without its domain's prefix is refused",
         "INSERT INTO scopes (scope_id, domain, organization_id, owning_team)"
         " VALUES ({wrong}, {domain}, {organization}, 'Team')",
@@ -271,14 +277,14 @@ def _scope_probes(names: Mapping[str, Any]) -> Iterator[Probe]:
 
 
 def _reference_probes(names: Mapping[str, Any]) -> Iterator[Probe]:
-    yield _probe(
+    yield statement(
         "a policy snapshot of an unknown domain is refused",
         "INSERT INTO policy_snapshots (snapshot_id, version, policies, organization_id, domain)"
         " VALUES (gen_random_uuid(), 1, '[]', {organization}, {unknown})",
         names,
         Expect(("23503",), constraint="policy_snapshots_organization_domain_fkey"),
     )
-    yield _probe(
+    yield statement(
         "a decision without a domain is refused",
         "INSERT INTO decision_events (decision_id, intent, stage, actor, target, context, scope, timestamp,"
         " organization_id, domain) VALUES (gen_random_uuid(), 'probe', 'proposed', 'probe', 'probe', '{{}}',"
@@ -286,7 +292,7 @@ def _reference_probes(names: Mapping[str, Any]) -> Iterator[Probe]:
         names,
         Expect(("23502",)),
     )
-    yield _probe(
+    yield statement(
         "a decision of an unknown domain is refused",
         "INSERT INTO decision_events (decision_id, intent, stage, actor, target, context, scope, timestamp,"
         " organization_id, domain) VALUES (gen_random_uuid(), 'probe', 'proposed', 'probe', 'probe', '{{}}',"
@@ -329,11 +335,12 @@ def _mutation_probes(session: Session) -> Iterator[Probe]:
 def _rows_of(session: Session, names: Mapping[str, Any]) -> int:
     """Rows that carry the probes' names; others may be writing rows of their own."""
     count: int = session.value(
-        "SELECT (SELECT count(*) FROM organizations WHERE name = %(organization_name)s)"
+        "SELECT (SELECT count(*) FROM organizations WHERE name IN (%(organization_name)s, %(other_name)s))"
         " + (SELECT count(*) FROM domains WHERE domain IN (%(domain)s, %(upper)s, %(unknown)s))"
         " + (SELECT count(*) FROM scopes WHERE scope_id IN (%(scope)s, %(wrong)s))"
-        " + (SELECT count(*) FROM policy_snapshots WHERE domain = %(unknown)s)"
-        " + (SELECT count(*) FROM decision_events WHERE actor = 'probe' AND domain = %(unknown)s)",
+        " + (SELECT count(*) FROM policy_snapshots WHERE domain IN (%(domain)s, %(unknown)s))"
+        " + (SELECT count(*) FROM decision_events"
+        " WHERE actor = 'probe' AND domain IN (%(domain)s, %(unknown)s))",
         names,
     )
     return count

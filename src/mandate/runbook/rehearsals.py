@@ -7,21 +7,23 @@ from typing import Any
 
 from mandate.postgres.connection import Session
 from mandate.runbook import journal
+from mandate.runbook.migration import Migration
 
 
-def newest(session: Session, mode: str) -> Mapping[str, Any]:
-    """What the newest rehearsal of this database in that mode recorded, and when (`at`); empty without."""
+def newest(session: Session, migration: Migration, mode: str) -> Mapping[str, Any]:
+    """What the newest rehearsal of a migration here in that mode recorded, and when (`at`); empty without."""
     if not journal.exists(session):
         return {}
     found = session.row(
-        "SELECT evidence, finished_at FROM mandate_conductor.steps"
-        " WHERE name = 'rehearse' AND status = 'passed'"
-        " AND coalesce(evidence ->> 'mode', 'plain-sql') = %s ORDER BY finished_at DESC LIMIT 1",
-        (mode,),
+        "SELECT s.evidence, s.finished_at FROM mandate_conductor.steps s JOIN mandate_conductor.runs r"
+        " USING (run_id) WHERE s.name = 'rehearse' AND s.status = 'passed' AND r.migration = ANY (%s)"
+        " AND coalesce(s.evidence ->> 'mode', 'plain-sql') = %s ORDER BY s.finished_at DESC LIMIT 1",
+        ([migration.name, migration.rehearsal], mode),
     )
     return {**found["evidence"], "at": found["finished_at"]} if found else {}
 
 
-def seconds(session: Session, mode: str) -> dict[str, float]:
-    """Seconds per step as the newest rehearsal of this database in that mode measured them."""
-    return {step["name"]: float(step["seconds"]) for step in newest(session, mode).get("steps", [])}
+def seconds(session: Session, migration: Migration, mode: str) -> dict[str, float]:
+    """Seconds per step as that rehearsal measured them."""
+    steps = newest(session, migration, mode).get("steps", [])
+    return {step["name"]: float(step["seconds"]) for step in steps}

@@ -14,7 +14,7 @@ from typing import Any
 from mandate.errors import MandateError, NeedsPerson
 from mandate.postgres import lock
 from mandate.postgres.connection import Session, connect
-from mandate.runbook import conduct, journal, migrations, next_action, restore
+from mandate.runbook import conduct, guarded, journal, migrations, restore
 from mandate.runbook.checklist import checklist, criteria
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.report import source
@@ -49,7 +49,9 @@ def from_backup(request: Request, watcher: conduct.Watcher) -> conduct.Result:
     with ExitStack() as stack:
         session = stack.enter_context(lock.held(target, run_name, wait_seconds=request.conduct.wait_seconds))
         migrations.require_supported(session)
-        latest = journal.load_record(session, migration=request.conduct.migration)
+        migration = request.conduct.migration
+        guarded.require_last(migrations.require_version(session), migration)
+        latest = journal.load_record(session, migration=migration.name)
         if latest is not None and latest.status == "rolled-back" and request.archive is None:
             return conduct.Result(latest, nothing=f"run {latest.run_id} is rolled back already")
         record = to_undo(request.conduct, session, latest)
@@ -96,7 +98,7 @@ def _archive(request: Request, record: RunRecord) -> Path:
         looked = ", ".join(map(str, candidates)) or "the journal, which knows of no backup"
         raise NeedsPerson(
             f"there is no backup to go back to (looked at {looked})",
-            hint="name one: mandate rollback 008 --file FILE",
+            hint=f"name one: mandate rollback {request.conduct.migration.name} --file FILE",
         )
     return found
 
@@ -163,7 +165,7 @@ class _Rollback:
         rolled_back = replace(self._record, status="rolled-back", exit_code=8, finished_at=datetime.now(UTC))
         self._record = replace(rolled_back, steps=(*self._record.steps, self._ended("passed", evidence)))
         with connect(self._request.conduct.target, application_name="mandate-rollback") as session:
-            migrations.forget(session, next_action.TARGET_VERSION)
+            migrations.forget(session, self._request.conduct.migration.version)
             journal.import_record(session, self._record)
 
     def _ended(self, status: Any, evidence: dict[str, Any]) -> StepRecord:

@@ -12,6 +12,7 @@ from mandate.postgres.connection import Session, Target, connect
 from mandate.progress import Reporter
 from mandate.rekey import cutover
 from mandate.runbook import modes
+from mandate.runbook.migration import Migration
 from mandate.runbook.modes import Mode
 from mandate.settings import Settings
 
@@ -69,7 +70,7 @@ class Context:
     `rehearsing`: the target is a copy that nobody else uses.
     """
 
-    migration: str
+    migration: Migration
     run_id: str
     started_at: datetime
     directory: Path

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from mandate.errors import CheckFailed, UsageError
 from mandate.postgres import script
-from mandate.postgres.connection import Session, Target
+from mandate.postgres.connection import Session, Target, sql
 from mandate.postgres.script import Statement
 from mandate.progress import Reporter
 from mandate.rekey import cutover, journal
@@ -16,7 +17,9 @@ from mandate.rekey import spec as rekey_spec
 from mandate.rekey.engine import Engine
 from mandate.rekey.options import Hooks, Options
 from mandate.rekey.spec import Spec
-from mandate.runbook import identity, migrations
+from mandate.runbook import identity, migrations, tenant_probes
+from mandate.runbook.migration import Migration, Proven, Tried
+from mandate.runbook.proof import SCHEMA, Proof
 
 NAME = "009"
 VERSION = 9
@@ -68,7 +71,7 @@ def _require(session: Session) -> None:
     if problems:
         raise CheckFailed(
             "the data does not fit version 9:\n" + "\n".join(f"  {problem}" for problem in problems),
-            hint="009_PRE_MIGRATION_CHECKS.sql shows the rows; nothing was changed",
+            hint="`mandate diagnose 009` shows the rows; nothing was changed",
             problems=problems,
         )
 
@@ -79,16 +82,9 @@ def _define(session: Session) -> None:
         session.execute(statement.encode())
 
 
-def _file() -> migrations.MigrationFile:
-    found = next((file for file in migrations.files() if file.version == VERSION), None)
-    if found is None:
-        raise UsageError(f"{migrations.directory()} has no migration {NAME}")
-    return found
-
-
 @cache
 def _definitions() -> tuple[str, ...]:
-    file = _file().path
+    file = migrations.of_version(VERSION).path
     parts = script.read(file)
     found = tuple(part.sql for part in parts if isinstance(part, Statement) and _DEFINES.match(part.sql))
     if not found:
@@ -98,10 +94,67 @@ def _definitions() -> tuple[str, ...]:
 
 def _swap(session: Session) -> None:
     session.execute((_SQL / "tenant_keys_swap.sql").read_bytes())
-    file = _file()
+    file = migrations.of_version(VERSION)
     migrations.record(session, file.version, file.path.name, file.sha256)
 
 
 def _swap_back(session: Session) -> None:
     session.execute((_SQL / "tenant_keys_swap_back.sql").read_bytes())
     migrations.forget(session, VERSION)
+
+
+def _rows(session: Session, table: str, columns: Sequence[str], migrated: bool) -> sql.Composable | None:
+    """No value changes; what decision_events has more is a column that version 8 does not know."""
+    if table != "decision_events":
+        return None
+    kept = [sql.Identifier(column) for column in columns if column != "received_at"]
+    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(kept), sql.Identifier(SCHEMA, table))
+
+
+_KEYS = (
+    "SELECT COUNT(*) FROM pg_index i"
+    " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
+    " WHERE i.indisprimary AND a.attname = 'organization_id'"
+    " AND i.indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'mandate'::regnamespace);"
+)
+_EVENTS = "SELECT COUNT(*) FROM mandate.spec_events;"
+_KEYED = "keys and indexes changed"
+
+MIGRATION = Migration(
+    name=NAME,
+    version=VERSION,
+    title="Tenant Keys",
+    pre_checks_name="009_PRE_MIGRATION_CHECKS.sql",
+    script_name="009_tenant_keys.sql",
+    verification_name="009_POST_MIGRATION_VERIFICATION.sql",
+    spec=spec,
+    engine=engine,
+    after=identity.MIGRATION,
+    proof=Proof(new=frozenset({"spec_events", "migration_log"}), rows=_rows),
+    probes=tenant_probes.tenant,
+    proven=(
+        Proven("Every key begins with organization_id", ("primary_keys", "unique_keys")),
+        Proven("Foreign keys carry organization and domain", ("foreign_keys",)),
+        Proven("No row points across organizations or domains", ("across",)),
+        Proven("Every active spec was activated by an event", ("never_activated",)),
+        Proven("Decisions have a time of receipt", ("received_at",)),
+    ),
+    tried=(
+        Tried("No verdict reaches into another organization", "verdict_events", "domain_decision_fkey"),
+        Tried("scope_id domain prefix validation working", "scopes", "GOVERNANCE VIOLATION"),
+    ),
+    by_hand={
+        "scopes": _KEYED,
+        "policy_snapshots": _KEYED,
+        "decision_events": "rewritten once",
+        "verdict_events": _KEYED,
+        "audit_timeline_entries": _KEYED,
+        "mandate_specs": _KEYED,
+        "identity_map": _KEYED,
+    },
+    log=(
+        ("Tables whose key begins with organization_id", _KEYS),
+        ("Spec activations and retirements", _EVENTS),
+    ),
+    troubleshooting={8: "troubleshooting_009_before.sql", 9: "troubleshooting_009_after.sql"},
+)

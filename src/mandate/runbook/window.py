@@ -1,4 +1,4 @@
-"""The reverse window of migration 008: version 8 is in use, version 7's tables are kept to go back to."""
+"""The reverse window of a migration: the new version is in use, the old tables are kept to go back to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 
 from mandate.postgres.connection import Session, sql
 from mandate.rekey import journal
-from mandate.runbook import identity
-
-RETAINED = f"mandate_pre_{identity.NAME}"
-WORK = f"mandate_rekey_{identity.NAME}"
+from mandate.runbook.migration import Migration
 
 
 @dataclass(frozen=True)
@@ -27,27 +24,27 @@ class Window:
         return asdict(self)
 
 
-def look(session: Session) -> Window | None:
-    """The window of this database, when it is open."""
-    change = journal.load(session, identity.NAME)
+def look(session: Session, migration: Migration) -> Window | None:
+    """The window of a migration in this database, when it is open."""
+    change = journal.load(session, migration.name)
     if change is None or change.status != "swapped":
         return None
-    log = sql.Identifier(WORK, "back_log")
-    there = session.value("SELECT to_regclass(%s) IS NOT NULL", (f"{WORK}.back_log",))
+    log = sql.Identifier(migration.work, "back_log")
+    there = session.value("SELECT to_regclass(%s) IS NOT NULL", (f"{migration.work}.back_log",))
     behind = session.value(sql.SQL("SELECT count(*) FROM {}").format(log)) if there else 0
     size = session.value(
         "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'm')",
-        ([RETAINED, WORK],),
+        ([migration.retained, migration.work],),
     )
     return Window(change.swapped_at, behind, size)
 
 
-def tables(session: Session) -> list[str]:
+def tables(session: Session, migration: Migration) -> list[str]:
     """The tables that finalize drops, as schema.table."""
     rows = session.rows(
         "SELECT schemaname || '.' || tablename AS name FROM pg_tables WHERE schemaname = %s ORDER BY 1",
-        (RETAINED,),
+        (migration.retained,),
     )
     return [row["name"] for row in rows]

@@ -29,6 +29,11 @@ _GROUPS = 1024
 # Written by the migration itself, not by anybody's work.
 _OF_THE_MIGRATION = frozenset({"mandate.identity_map", "mandate.migration_log"})
 
+# Rows that somebody wrote; the others follow from what is recorded elsewhere, without anybody's doing.
+_WRITTEN: Mapping[str, sql.SQL] = {
+    "mandate.spec_events": sql.SQL("actor IS DISTINCT FROM 'recorded as active'"),
+}
+
 # Append-only: a row with the same key is the same row, however the migration has changed its columns.
 _APPEND_ONLY = frozenset(
     f"mandate.{table}"
@@ -272,7 +277,10 @@ def _side(table: Row, columns: Sequence[str], mapped: Sequence[sql.Composable | 
         expression or sql.SQL("source.{}").format(sql.Identifier(column))
         for column, expression in zip(columns, mapped or [None] * len(columns), strict=True)
     ]
+    source = name if table["partitioned"] else sql.SQL("ONLY {}").format(name)
+    if (written := _WRITTEN.get(table["name"])) is not None:
+        source = sql.SQL("(SELECT * FROM {} WHERE {})").format(source, written)
     return _Side(
-        name if table["partitioned"] else sql.SQL("ONLY {}").format(name),
+        source,
         sql.SQL("ROW({})").format(sql.SQL(", ").join(parts)),
     )

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
-from mandate.runbook import modes
+from mandate.runbook import guarded, modes
 from mandate.runbook.checklist import checklist, criteria, evidence_of, items, judges
 from mandate.runbook.evidence import FileDigest
 from mandate.runbook.record import RunRecord, StepRecord
@@ -72,6 +72,8 @@ def _environment() -> Environment:
         cell=words.cell,
         visible=words.visible,
         way=modes.words,
+        pre_checks=pre_checks,
+        verification=verification,
         kept_beside=modes.by_engine,
         sections=sections,
         first=first,
@@ -89,6 +91,18 @@ def _environment() -> Environment:
     )
     environment.globals.update(max_rows=MAX_ROWS, max_lines=MAX_LINES, plural=words.plural)
     return environment
+
+
+def pre_checks(migration: str) -> str:
+    """The file of a migration's pre-checks."""
+    known = guarded.known(migration)
+    return known.pre_checks_name if known else "its pre-checks"
+
+
+def verification(migration: str) -> str:
+    """The file that verifies a migration."""
+    known = guarded.known(migration)
+    return known.verification_name if known else "its verification"
 
 
 def with_code(text: str) -> Markup:

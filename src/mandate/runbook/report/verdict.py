@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mandate.runbook.checklist import criteria, evidence_of, items, rolled_back
+from mandate.runbook.guarded import old_version
 from mandate.runbook.modes import by_engine
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.report.words import plural, seconds
@@ -151,10 +152,11 @@ def _rolled_back(record: RunRecord, name: str) -> Verdict:
     took = f" in {seconds(step.seconds)}" if step and step.seconds is not None else ""
     failed = failed_step(record)
     why = f" after “{failed.title}” failed" if failed else ""
+    back = f"The database is back {_back_as(record, step)}{took}{why}."
     return Verdict(
         "warn",
         f"{name} was rolled back",
-        f"The database is back {_back_as(step)}{took}{why}. A run that was rolled back is a failed run.",
+        f"{back} A run that was rolled back is a failed run.",
         _state(record),
         (
             Action("Find out why before trying again.", f"mandate diagnose {record.migration}"),
@@ -163,9 +165,10 @@ def _rolled_back(record: RunRecord, name: str) -> Verdict:
     )
 
 
-def _back_as(step: StepRecord | None) -> str:
-    lossless = step is not None and step.evidence.get("method") == "engine"
-    return "at version 7, with everything that was written since," if lossless else "as it was"
+def _back_as(record: RunRecord, step: StepRecord | None) -> str:
+    if step is None or step.evidence.get("method") != "engine":
+        return "as it was"
+    return f"at {old_version(record.migration)}, with everything that was written since,"
 
 
 def _after_rollback(step: StepRecord | None) -> tuple[Action, ...]:
@@ -227,11 +230,12 @@ def _advice(record: RunRecord, step: StepRecord, code: Any) -> tuple[Action, ...
 
 
 def _way_back(record: RunRecord) -> Action:
+    old = old_version(record.migration)
     if by_engine(record.mode):
-        text = "If it cannot be put right, bring version 7 back, with everything that was written since."
+        text = f"If it cannot be put right, bring {old} back, with everything that was written since."
         return Action(text, f"mandate rollback {record.migration}")
     return Action(
-        "If it cannot be put right, bring version 7 back. What was written since is exported first.",
+        f"If it cannot be put right, bring {old} back. What was written since is exported first.",
         f"mandate rollback {record.migration} --from-backup",
     )
 
@@ -259,7 +263,7 @@ def _schema_state(record: RunRecord) -> str:
         return f"The database is as it was before the migration{also}."
     final = record.step("finalize")
     if final is not None and final.status == "passed":
-        return "The database is migrated, finally: version 7's tables were dropped."
+        return f"The database is migrated, finally: {old_version(record.migration)}'s tables were dropped."
     if migrate is None or migrate.status == "pending":
         return "Nothing was changed: the migrating step has not run."
     if (migrate.error or {}).get("code") == "may-have-committed":
@@ -272,12 +276,16 @@ def _schema_state(record: RunRecord) -> str:
 
 
 def _window(record: RunRecord) -> str:
-    return " Version 7's tables are kept, to go back to without loss." if by_engine(record.mode) else ""
+    if not by_engine(record.mode):
+        return ""
+    kept = f"{old_version(record.migration)}'s tables are kept, to go back to without loss"
+    return f" {_sentence(kept)}"
 
 
 def _unchanged(record: RunRecord) -> str:
     if by_engine(record.mode):
-        return "Version 7 is in use, unchanged; what was built beside it waits for the next attempt."
+        old = old_version(record.migration)
+        return _sentence(f"{old} is in use, unchanged; what was built beside it waits for the next attempt")
     return "The database is unchanged: the migration is one transaction and was undone."
 
 

@@ -69,7 +69,7 @@ class _Rehearsal:
         return self.context.on_copy(self.target, self.directory, dict(self.results))
 
     def roll_back(self, backup: Path) -> None:
-        """As `mandate rollback 008` would in this mode."""
+        """As `mandate rollback` would in this mode."""
         with self._timed("rollback"):
             if modes.by_engine(self.context.options.mode):
                 engine_run.roll_back(self.inner())

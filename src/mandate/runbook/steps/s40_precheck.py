@@ -23,7 +23,7 @@ class Precheck:
         """
         evidence = prechecks.run(context, "check.txt")
         if not context.services_up:
-            evidence["before"] = proof.before(context.target, context.reporter)
+            evidence["before"] = proof.before(context.migration.proof, context.target, context.reporter)
         return Outcome(f"{evidence['passed']} of {len(evidence['checks'])} checks passed", evidence)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mandate.errors import DatabaseError, MigrationFailed, OutcomeUnknown
 from mandate.postgres.connection import Session
-from mandate.runbook import engine_run, files, handrun, migrations, modes, writers
+from mandate.runbook import engine_run, handrun, migrations, modes, writers
 from mandate.runbook.step import Context, Outcome
 
 
@@ -20,15 +20,15 @@ class Migrate:
     def run(self, context: Context) -> Outcome:
         """Migrate; whatever is said on the way, the schema version decides how it went.
 
-        Raises MigrationFailed with the database at version 7, OutcomeUnknown when the server went away,
+        Raises MigrationFailed with the database as it was, OutcomeUnknown when the server went away,
         WriterConnected when somebody came back.
         """
-        by_engine = modes.by_engine(context.options.mode)
+        by_engine, version = modes.by_engine(context.options.mode), context.migration.version
         with context.session() as session:
             handrun.wait_until_gone(session, context.application_name, terminate=False)
-            if not by_engine and migrations.require_version(session) == 8:
-                return Outcome("found done: the database is at version 8", {"method": "found done"})
-            if not context.services_up and migrations.require_version(session) != 8:
+            if not by_engine and migrations.require_version(session) == version:
+                return _found_done(version)
+            if not context.services_up and migrations.require_version(session) != version:
                 _require_no_writer(session, context)
         return _by_engine(context) if by_engine else _by_hand(context)
 
@@ -37,24 +37,30 @@ def _by_engine(context: Context) -> Outcome:
     evidence = engine_run.migrate(context)
     blocked = evidence["blocked_milliseconds"]
     if not evidence["phases"]:
-        return Outcome("found done: the database is at version 8", {"method": "found done"})
+        return _found_done(context.migration.version)
     waited = "" if blocked is None else f"; tables were locked for {blocked:.0f} ms"
     return Outcome(f"built, verified and swapped in {evidence['seconds']:.1f} s{waited}", evidence)
 
 
+def _found_done(version: int) -> Outcome:
+    return Outcome(f"found done: the database is at version {version}", {"method": "found done"})
+
+
 def _by_hand(context: Context) -> Outcome:
+    version = context.migration.version
     try:
         evidence = handrun.run(_request(context), context.reporter)
     except (MigrationFailed, OSError) as error:
-        if _version_after(error, context) == 8:
+        if _version_after(error, context) == version:
             return Outcome("committed, although psql did not live to say so", {"method": "plain-sql"})
         raise
-    if _version(context) != 8:
+    if _version(context) != version:
         raise MigrationFailed(
-            "psql ended well and the database is not at version 8",
+            f"psql ended well and the database is not at version {version}",
             hint=f"read {evidence['transcript']} in the run directory",
         )
-    _record(context)
+    with context.session() as session:
+        engine_run.record(session, context.migration)
     return Outcome(f"committed after {evidence['seconds']:.1f} s", evidence)
 
 
@@ -66,17 +72,12 @@ def _require_no_writer(session: Session, context: Context) -> None:
         raise writers.refusal(left, sees_all=writers.sees_everything(session))
 
 
-def _record(context: Context) -> None:
-    file = next(file for file in migrations.files() if file.version == 8)
-    with context.session() as session:
-        migrations.record(session, file.version, file.path.name, file.sha256)
-
-
 def _request(context: Context) -> handrun.Request:
     rehearsed = context.results.get("rehearse", {}).get("statements", [])
     return handrun.Request(
         target=context.target,
-        file=files.migration(),
+        migration=context.migration.name,
+        file=context.migration.script,
         transcript=context.directory / "migrate.txt",
         application_name=context.application_name,
         lock_timeout_seconds=context.options.lock_timeout_seconds,
@@ -91,7 +92,7 @@ def _version_after(failure: Exception, context: Context) -> int:
     except DatabaseError as lost:
         raise OutcomeUnknown(
             f"{failure}; whether it committed is not known: {lost.message}",
-            hint="when the server is back, `mandate run 008` finds out and goes on",
+            hint=f"when the server is back, `mandate run {context.migration.name}` finds out and goes on",
         ) from lost
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mandate.errors import VerificationFailed
-from mandate.runbook import checks, files, modes, proof
+from mandate.runbook import checks, modes, proof
 from mandate.runbook.step import Context, Outcome
 
 
@@ -20,7 +20,7 @@ class Verify:
     def run(self, context: Context) -> Outcome:
         """Run the guide's file and compare fingerprints. Raises VerificationFailed."""
         with context.session() as session:
-            report = checks.run(session, files.verification(), context.reporter)
+            report = checks.run(session, context.migration.verification, context.reporter)
             checks.clean_up(session)
         transcript = context.directory / "verify.txt"
         transcript.write_text(report.transcript, "utf-8")
@@ -42,7 +42,7 @@ def _compared(context: Context) -> list[dict[str, Any]]:
     """Fingerprints before and after; where writers kept writing, those that the engine took together."""
     earlier = context.results.get("check", {}).get("before")
     if earlier:
-        return proof.compare(earlier, proof.after(context.target, context.reporter))
+        return proof.compare(earlier, proof.after(context.migration.proof, context.target, context.reporter))
     return list(context.results.get("migrate", {}).get("fingerprints", []))
 
 
@@ -61,9 +61,10 @@ def _require(
 
 def _way_back(context: Context) -> str:
     away = "" if context.services_up else "; services are still stopped"
+    name, before = context.migration.name, context.migration.before
     if modes.by_engine(context.options.mode):
-        return f"`mandate rollback 008` goes back to version 7, with everything written since{away}"
-    return f"`mandate rollback 008 --from-backup` goes back to version 7{away}"
+        return f"`mandate rollback {name}` goes back to version {before}, with everything written since{away}"
+    return f"`mandate rollback {name} --from-backup` goes back to version {before}{away}"
 
 
 STEP = Verify()

@@ -18,11 +18,14 @@ class ProbeConstraints:
 
     def run(self, context: Context) -> Outcome:
         """Run every probe. Raises VerificationFailed when one got another answer than it must."""
-        evidence = probes.run(context.target, context.application_name, context.reporter)
+        evidence = probes.run(
+            context.target, context.application_name, context.reporter, context.migration.probes
+        )
         if bad := probes.problems(evidence):
             raise VerificationFailed(
                 f"{len(bad)} constraint tests failed: {'; '.join(bad)}",
-                hint="a constraint does not do what version 8 asks: compare it with the reference schema",
+                hint=f"a constraint does not do what version {context.migration.version} asks: compare it"
+                " with the reference schema",
                 evidence=evidence,
             )
         used = tuple(f"a probe used up a sequence value: {item}" for item in probes.consumed(evidence))

@@ -15,17 +15,7 @@ from mandate.postgres.connection import Session
 from mandate.runbook import backup
 from mandate.runbook.step import Context, Outcome
 
-LOG_NAME = "migration_008_execution_log.txt"
 LINK_NAME = "latest_mandate_backup.sql"
-
-_REMOVED = (
-    "SELECT COUNT(*) FROM information_schema.columns"
-    " WHERE column_name = 'domain_id' AND table_schema = 'mandate';"
-)
-_TEXT = (
-    "SELECT COUNT(*) FROM information_schema.columns"
-    " WHERE table_name = 'scopes' AND column_name = 'scope_id' AND data_type = 'text';"
-)
 
 
 @dataclass(frozen=True)
@@ -41,17 +31,18 @@ class Record:
         _drop_scratch(context)
         with context.session() as session:
             logged = session.row(
-                "SELECT id, executed_at FROM mandate.migration_log WHERE migration_version = 8"
-                " ORDER BY id DESC LIMIT 1"
+                "SELECT id, executed_at FROM mandate.migration_log WHERE migration_version = %s"
+                " ORDER BY id DESC LIMIT 1",
+                (context.migration.version,),
             )
             text = _execution_log(context, session, archive)
-        log = context.directory / LOG_NAME
+        log = context.directory / f"migration_{context.migration.name}_execution_log.txt"
         log.write_text(text, "utf-8")
-        _link(_working_directory(context) / LOG_NAME, log)
+        _link(_working_directory(context) / log.name, log)
         return Outcome(
             f"backup archived as {archive.name}" if archive else "no backup to archive",
             {
-                "execution_log": LOG_NAME,
+                "execution_log": log.name,
                 "archive": str(archive) if archive else None,
                 "link": str(_working_directory(context) / LINK_NAME) if archive else None,
                 "migration_log": {key: str(value) for key, value in (logged or {}).items()},
@@ -108,7 +99,7 @@ def _execution_log(context: Context, session: Session, archive: Path | None) -> 
     elapsed = results.get("migrate", {}).get("seconds")
     return "\n".join(
         [
-            "Migration: 008 - RFC-002 Domain Identity",
+            f"Migration: {context.migration.name} - {context.migration.title}",
             f"Executed: {datetime.now().astimezone():%a %b %e %H:%M:%S %Z %Y}",
             f"Duration: {round(elapsed) if elapsed is not None else 'unknown'} seconds",
             f"Backup: {archive.name if archive else 'NONE'}",
@@ -119,8 +110,7 @@ def _execution_log(context: Context, session: Session, archive: Path | None) -> 
             f"Services: {'RESTARTED' if 'restart' in results else 'NOT RESTARTED'}",
             f"Status: {_status(results)}",
             "",
-            f"Domain ID columns removed: {count(_REMOVED)}",
-            f"scope_id TEXT columns: {count(_TEXT)}",
+            *(f"{label}: {count(query)}" for label, query in context.migration.log),
             "",
         ]
     )
