@@ -86,10 +86,11 @@ def record(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     databases.drop(target.database)
 
 
-def test_every_decision_is_there_once_newest_first(record: Record) -> None:
+def test_every_decision_is_there_once_last_received_first(record: Record) -> None:
+    received = "received_at" if record.version >= 9 else "created_at"
     expected = record.query(
         "SELECT decision_id::text AS id FROM mandate.decision_events"
-        " ORDER BY timestamp DESC, decision_id DESC"
+        f" ORDER BY {received} DESC, decision_id DESC"
     )
     assert [row["decision_id"] for row in record.decisions] == [row["id"] for row in expected]
     assert len(expected) == COUNT + 4
@@ -119,7 +120,8 @@ def test_pages_hold_still_while_rows_arrive(record: Record) -> None:
     with connect(record.target) as session:
         arrived = session.rows(
             b"INSERT INTO mandate.decision_events SELECT (jsonb_populate_record(d, jsonb_build_object("
-            b"'decision_id', gen_random_uuid(), 'timestamp', timestamptz '9999-01-01'))).*"
+            b"'decision_id', gen_random_uuid(), 'timestamp', timestamptz '0001-01-01', 'created_at',"
+            b" timestamptz '9999-01-01', 'received_at', timestamptz '9999-01-01'))).*"
             b" FROM mandate.decision_events d WHERE intent NOT LIKE 'odd%' LIMIT 3 RETURNING decision_id"
         )
         rest = record.service.rows("/api/decisions?limit=100", first["next_cursor"])
@@ -173,12 +175,13 @@ def test_filters_combine(record: Record) -> None:
 
 
 def test_since_is_inclusive_and_until_is_not(record: Record) -> None:
-    since, until = (record.decisions[at]["timestamp"] for at in (200, 100))
+    times = sorted(row["timestamp"] for row in record.decisions if row["actor"] != "O'Brien")
+    since, until = times[100], times[200]
     asked = urlencode({"since": since, "until": until, "limit": 500})
     expected = [
         row for row in record.decisions if since <= row["timestamp"] < until and row["actor"] != "O'Brien"
     ]
-    assert len(expected) == 100
+    assert len(expected) >= 100 == len({times.index(row["timestamp"]) for row in expected})
     assert record.service.rows(f"/api/decisions?{asked}") == expected
     backwards = urlencode({"since": until, "until": since})
     assert record.service.rows(f"/api/decisions?{backwards}") == []
@@ -236,12 +239,13 @@ def test_what_does_not_exist_gives_an_empty_list(record: Record, asked: dict[str
 
 def test_evidence_keeps_every_digit_and_every_time(record: Record) -> None:
     odd = record.service.rows(f"/api/decisions?{urlencode({'intent': 'odd <script> ünï', 'limit': 1})}")
-    assert [row["timestamp"] for row in odd] == [
+    assert {row["timestamp"] for row in odd} == {
         "infinity",
         "12026-01-01T00:00:00+00:00",
         "0044-03-15T00:00:00+00:00 BC",
         "-infinity",
-    ]
+    }
+    odd.sort(key=lambda row: row["timestamp"] != "infinity")
     answer = record.service.get(f"/api/decisions/{odd[0]['decision_id']}")
     assert b'"context" : {"n": 12345678901234567890.1234567890}' in answer.body
     assert odd[0]["actor"] == 'O\'Brien "x" \\'

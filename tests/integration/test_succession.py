@@ -148,11 +148,78 @@ SPEC = {
 OTHER = {**SPEC, "spec_id": "finance.refund-2", "enforcement": {"default_verdict": "BLOCK"}}
 
 
-def test_under_load_each_decision_has_the_one_spec_of_its_moment(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def point(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Point]:
+    with decision_point(request, tmp_path_factory.mktemp("served"), 9) as point:
+        yield point
+
+
+OTHERS = """
+mandate: 1
+organization: {name: Others, organization_id: 00000000-0000-0000-0000-0000000000aa}
+domains:
+  - domain: finance
+    scopes: [{scope_id: finance.default, owning_team: Others}]
+    specs:
+      - {spec_id: finance.refund, intent: issue_refund, stage: pre_commit, allowed_verdicts: [BLOCK]}
+    policies:
+      - {id: finance-pause-large, spec_id: finance.refund, scope_id: finance.default, verdict: BLOCK}
+"""
+TABLES = {"decisions": "decision_events", "verdicts": "verdict_events", "specs": "mandate_specs"}
+MINE, THEIRS = SPEC["organization_id"], "00000000-0000-0000-0000-0000000000aa"
+
+
+def test_an_id_is_an_organization_s_own(point: Point) -> None:
+    with connect(point.target) as session:
+        applied(session, OTHERS)
+    service, body = point.service, decision()
+    theirs = {**body, "organization_id": THEIRS}
+    assert [verdict_of(post(service, each)) for each in (body, theirs)] == ["PAUSE", "BLOCK"]
+    assert [post(service, each).status for each in (body, theirs)] == [200, 200]
+    path = f"/api/decisions/{body['decision_id']}"
+    for part in ("", "/verdict", "/timeline"):
+        assert (answer := service.get(path + part)).status == 409, answer.body
+        assert answer.problem == "ambiguous"
+        for owner in (MINE, THEIRS):
+            found = service.get(f"{path}{part}?organization_id={owner}").json
+            rows = found["timeline"] if part == "/timeline" else [found]
+            assert {row["organization_id"] for row in rows} == {owner}
+            assert len(rows) == (2 if part == "/timeline" else 1)
+    said = {"outcome": "done"}
+    assert post(service, said, f"{path}/outcome").problem == "ambiguous"
+    assert post(service, said, f"{path}/outcome?organization_id={THEIRS}").status == 201
+    lengths = [len(service.rows(f"{path}/timeline?organization_id={owner}")) for owner in (MINE, THEIRS)]
+    assert lengths == [2, 3]
+    assert service.get("/api/specs/finance.refund").problem == "ambiguous"
+    assert service.get(f"/api/specs/finance.refund?organization_id={THEIRS}").json["version"] == 1
+    shared = service.rows("/api/verdicts?scope_id=finance.default")
+    assert THEIRS in {row["organization_id"] for row in shared}
+    with connect(point.target) as session:
+        # Received at one moment, with one id.
+        session.execute(
+            "INSERT INTO mandate.decision_events (decision_id, intent, stage, actor, target, timestamp,"
+            " received_at, organization_id, domain) SELECT '0e0e0e0e-0000-4000-8000-000000000001', 'i',"
+            " 'proposed', 'a', 't', now(), '2026-01-01Z', o::uuid, 'finance' FROM unnest(%s::text[]) o",
+            ([MINE, THEIRS],),
+        )
+        for path, table in (
+            ("decisions", "decision_events"),
+            ("verdicts", "verdict_events"),
+            ("specs", "mandate_specs"),
+        ):
+            rows = service.rows(f"/api/{path}?limit=1")
+            assert rows == service.rows(f"/api/{path}?limit=500")
+            assert len(rows) == session.value(f"SELECT count(*) FROM mandate.{table}".encode())
+            for owner in (MINE, THEIRS):
+                alone = [row for row in rows if row["organization_id"] == owner]
+                assert service.rows(f"/api/{path}?limit=1&organization_id={owner}") == alone != rows
+        session.execute("SET session_replication_role = replica")
+        session.execute("DELETE FROM mandate.decision_events WHERE intent = 'i'")
+
+
+def test_under_load_each_decision_has_the_one_spec_of_its_moment(point: Point, tmp_path: Path) -> None:
     """Two services; specs succeed each other through one of them, by mandate.yaml and by plain SQL."""
-    with decision_point(request, tmp_path, 9) as point, serving(point.target, tmp_path / "second") as second:
+    with serving(point.target, tmp_path) as second:
         answers: Counter[tuple[int, str, int]] = Counter()
         stop = threading.Event()
 

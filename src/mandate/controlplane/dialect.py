@@ -1,9 +1,9 @@
 """The same model in three spellings: how statements read a version 7, 8 or 9 database.
 
-A statement is `relations.sql` of its version followed by one shared body; every one names columns that only
-its own version has, so that PostgreSQL itself refuses it when the schema has changed. What a version spells
-as the one before is there once. `/* tenant: a, b */` in a body is where two relations are joined by an id
-alone: in version 9 ids are unique within an organization.
+A statement is `relations.sql` of its version followed by a body, shared unless a version has its own; each
+names columns that only its own version has, so that PostgreSQL itself refuses it when the schema has changed.
+What a version spells as the one before is there once. `/* tenant: a, b */` in a body is where two relations
+are joined by an id alone: in version 9 ids are unique within an organization.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA_VERSION = _read("schema_version.sql")
 
 
 STATEMENTS = (
-    *("decisions", "decision", "recorded", "verdicts", "timeline", "entry"),
+    *("decisions", "decision", "recorded", "verdicts", "timeline", "entry", "owners"),
     *("domains", "scopes", "specs", "policy_snapshots"),
 )
 # What only one version can say, without the shared relations.
@@ -56,7 +56,8 @@ def spelled(version: int, read: Callable[[str, str], bytes], name: str) -> bytes
 
 
 def _body(version: int, name: str) -> bytes:
-    text = _read(f"{name}.sql")
+    own = files("mandate.controlplane").joinpath("sql", f"v{version}", f"{name}.sql")
+    text = own.read_bytes() if own.is_file() else _read(f"{name}.sql")
     return _TENANT.sub(rb"AND \1.organization_id = \2.organization_id", text) if version >= 9 else text
 
 

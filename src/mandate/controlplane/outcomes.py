@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -84,16 +85,19 @@ def _timestamp(document: dict[str, Any]) -> datetime | None:
 
 
 async def append(
-    store: Store, pool: Pool, decision_id: str, outcome: Outcome, traceparent: str | None
+    store: Store, pool: Pool, chosen: Mapping[str, str], outcome: Outcome, traceparent: str | None
 ) -> tuple[bool, str] | None:
     """Whether the entry is new, and the entry as JSON text; None when there is no such decision.
 
-    `pool` is a writing one. Raises DatabaseError or NotMandate.
+    `chosen`: decision_id, and organization_id where two have a decision of that id. `pool` is a writing one.
+    Raises DatabaseError or NotMandate.
     """
+    decision_id = chosen["decision_id"]
     entry_id = outcome.entry_id(decision_id)
     received = datetime.now(UTC)
     params = {
         "decision_id": decision_id,
+        "organization_id": chosen.get("organization_id"),
         "entry_id": entry_id,
         "actor": outcome.actor,
         "outcome": outcome.outcome,
@@ -107,5 +111,5 @@ async def append(
     _, rows = await store.own("outcome", params, pool)
     if not rows[0]["decided"]:
         return None
-    found = await store.shared("entry", {"decision_id": decision_id, "entry_id": entry_id})
+    found = await store.shared("entry", {**chosen, "entry_id": entry_id})
     return bool(rows[0]["created"]), str(found[0]["body"])

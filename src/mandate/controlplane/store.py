@@ -85,7 +85,8 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 NO_FILTERS: dict[str, Any] = {"nobody": NOBODY} | dict.fromkeys(
     (
         *("principal_organization", "principal_domains"),
-        *("domain_keys", "domain_organizations", "scope_keys", "after_1", "after_2", "decision_id"),
+        *("domain_keys", "domain_organizations", "scope_keys", "scope_organizations"),
+        *("after_1", "after_2", "decision_id"),
         *("organization_id", "intent", "stage", "actor", "target", "verdict", "since", "until"),
         *(
             "environment",
@@ -153,13 +154,30 @@ class Store:
         """The entries of the decision in `selection.filters`, oldest first."""
         return await self._adapting(lambda dialect: self._page(dialect, "timeline", selection))
 
-    async def decision(self, decision_id: str) -> str | None:
-        """One decision as JSON text, None when there is no such decision."""
-        return await self._adapting(lambda dialect: self._one(dialect, "decision", decision_id))
+    async def decision(self, filters: Mapping[str, str]) -> str | None:
+        """The decision with this decision_id as JSON text, None when there is none."""
+        return await self._adapting(lambda dialect: self._one(dialect, "decision", filters))
 
-    async def verdict(self, decision_id: str) -> str | None:
+    async def verdict(self, filters: Mapping[str, str]) -> str | None:
         """The latest verdict on a decision as JSON text, None when there is none."""
-        return await self._adapting(lambda dialect: self._one(dialect, "verdicts", decision_id))
+        return await self._adapting(lambda dialect: self._one(dialect, "verdicts", filters))
+
+    async def shared_by_organizations(self, filters: Mapping[str, str]) -> bool:
+        """Whether several organizations that the principal sees have what `filters` name by its id.
+
+        That is a decision_id, spec_id or snapshot_id; never where they say of which organization it is.
+        """
+        if "organization_id" in filters or current().organization_id is not None:
+            return False
+
+        async def ask(dialect: Dialect) -> bool:
+            if dialect.version < 9:
+                return False
+            own = await self._principal(dialect)
+            params = {**NO_FILTERS, **filters, **own.params}
+            return len(await self._pool.rows(dialect.statements["owners"], params, own.settings)) > 1
+
+        return await self._adapting(ask)
 
     async def own(
         self, statement: str, params: Mapping[str, Any], pool: Pool | None = None, *, principal: bool = True
@@ -274,15 +292,17 @@ class Store:
         if selection.scope_id is not None:
             found = await self._resolve(dialect.own["resolve_scope"], selection.scope_id, own)
             keys["scope_keys"] = [row["key"] for row in found]
+            if dialect.version >= 9:
+                keys["scope_organizations"] = [row["organization_id"] for row in found]
         return keys if all(keys.values()) else None
 
     async def _resolve(self, statement: bytes, value: str, own: _Own) -> list[Row]:
         uuid = value.lower() if UUID_PATTERN.fullmatch(value) else None
         return await self._pool.rows(statement, {"value": value, "uuid": uuid, **own.params}, own.settings)
 
-    async def _one(self, dialect: Dialect, statement: str, decision_id: str) -> str | None:
+    async def _one(self, dialect: Dialect, statement: str, filters: Mapping[str, str]) -> str | None:
         own = await self._principal(dialect)
-        params = {**NO_FILTERS, "decision_id": decision_id, "limit": 1, **own.params}
+        params = {**NO_FILTERS, **filters, "limit": 1, **own.params}
         rows = await self._pool.rows(dialect.statements[statement], params, own.settings)
         return str(rows[0]["body"]) if rows else None
 

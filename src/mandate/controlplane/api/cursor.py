@@ -21,6 +21,8 @@ MAX_LENGTH = 4096
 _TIME = re.compile(
     r"-?infinity|\d{4,6}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?\+00( BC)?", re.ASCII
 )  # as PostgreSQL prints timestamptz with TimeZone UTC
+_OF = rf"( {UUID_PATTERN.pattern})?"  # whose it is: in version 9 two organizations may have the same id
+_OWNED = re.compile(UUID_PATTERN.pattern + _OF, re.IGNORECASE)
 _NAME = re.compile(r"[^\0]{0,2704}", re.DOTALL)  # no longer key fits a btree
 
 
@@ -33,12 +35,12 @@ class Order:
     second: re.Pattern[str]
 
 
-DECISIONS = Order("decisions", _TIME, UUID_PATTERN)
-VERDICTS = Order("verdicts", _TIME, UUID_PATTERN)
+DECISIONS = Order("decisions", _TIME, _OWNED)
+VERDICTS = Order("verdicts", _TIME, _OWNED)
 TIMELINE = Order("timeline", _TIME, UUID_PATTERN)
 DOMAINS = Order("domains", UUID_PATTERN, _NAME)
 SCOPES = Order("scopes", UUID_PATTERN, _NAME)
-SPECS = Order("specs", _NAME, re.compile(r"-?\d{1,10}", re.ASCII))
+SPECS = Order("specs", _NAME, re.compile(rf"-?\d{{1,10}}{_OF}", re.ASCII | re.IGNORECASE))
 POLICY_SNAPSHOTS = Order("policy_snapshots", _TIME, UUID_PATTERN)
 
 

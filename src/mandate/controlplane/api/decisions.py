@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mandate.controlplane import intake, outcomes
-from mandate.controlplane.api import batch, bodies, schemas
+from mandate.controlplane.api import batch, bodies, query, schemas
 from mandate.controlplane.api.guard import exchange
 from mandate.controlplane.api.problems import NO_SUCH_DECISION, Problem
+from mandate.controlplane.api.records import one_decision
 from mandate.controlplane.api.routing import (
     Handler,
     Services,
@@ -66,11 +67,14 @@ def router(services: Services) -> APIRouter:
         responses={
             201: {"model": schemas.TimelineEntry, "description": "Recorded"},
             200: {"model": schemas.TimelineEntry, "description": "Recorded before"},
-            **problems(404, 422),
+            **problems(404, 409, 422),
         },
         openapi_extra={
             **takes(schemas.PostedOutcome),
-            "parameters": path_parameters("/decisions/{decision_id}/outcome"),
+            "parameters": [
+                *path_parameters("/decisions/{decision_id}/outcome"),
+                *(parameter.openapi() for parameter in query.OF_ONE),
+            ],
         },
     )
     return routes
@@ -119,16 +123,13 @@ def _outcome(services: Services) -> Handler:
 
         The same again: 200 and the entry that is there.
         """
-        decision_id = uuid_in_path(request, "decision_id")
-        no_parameters(request)
-        exchange(request).decision_id = decision_id
+        decision_id = exchange(request).decision_id = uuid_in_path(request, "decision_id")
+        chosen = await one_decision(services.store, request)
         try:
             said = outcomes.read_outcome(await bodies.read(request))
         except MandateError as error:
             raise problem_of(error) from None
-        found = await outcomes.append(
-            services.store, services.writing, decision_id, said, _traceparent(request)
-        )
+        found = await outcomes.append(services.store, services.writing, chosen, said, _traceparent(request))
         if found is None:
             raise Problem(NO_SUCH_DECISION, f"decision {decision_id}")
         created, entry = found

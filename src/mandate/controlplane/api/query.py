@@ -135,12 +135,12 @@ EVENTS = (
     Parameter("actor", "By this actor.", _TEXT, text, "refund-agent"),
     Parameter("target", "On this target.", _TEXT, text),
     Parameter("scope_id", "Under this scope: its readable id, or the UUID it once had.", _TEXT, text),
-    Parameter("since", "At this time or later.", _TIME, timestamp, "2026-01-01T00:00:00Z"),
-    Parameter("until", "Before this time.", _TIME, timestamp),
+    Parameter("since", "With a `timestamp` of this time or later.", _TIME, timestamp, "2026-01-01T00:00:00Z"),
+    Parameter("until", "With a `timestamp` before this time.", _TIME, timestamp),
     *PAGING,
 )
 DOMAINS = (ORGANIZATION, DOMAIN, *PAGING)
-OF_ONE_DOMAIN = (ORGANIZATION,)
+OF_ONE = (ORGANIZATION,)
 SCOPES = (
     ORGANIZATION,
     DOMAIN,
@@ -153,6 +153,8 @@ VERSION = Parameter(
     {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
     version,
 )
+ONE_SPEC = (ORGANIZATION, VERSION)
+TIMELINE = (ORGANIZATION, *PAGING)
 SPECS = (
     ORGANIZATION,
     DOMAIN,

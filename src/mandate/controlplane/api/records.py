@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,12 +26,11 @@ from mandate.controlplane.api.routing import (
     get,
     json_response,
     list_page,
-    no_parameters,
     problems,
     text_in_path,
     uuid_in_path,
 )
-from mandate.controlplane.store import Page, Selection
+from mandate.controlplane.store import Page, Selection, Store
 
 
 def router(services: Services) -> APIRouter:
@@ -38,7 +39,7 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(responses=problems(400, 500, 503), tags=["record"])
 
     async def decisions(request: Request) -> Response:
-        """Decisions with their latest verdict, newest first."""
+        """Decisions with their latest verdict, last received first."""
         return await list_page(request, query.EVENTS, cursor.DECISIONS, store.decisions)
 
     async def verdicts(request: Request) -> Response:
@@ -51,32 +52,29 @@ def router(services: Services) -> APIRouter:
 
     async def decision(request: Request) -> Response:
         """One decision."""
-        decision_id = uuid_in_path(request, "decision_id")
-        no_parameters(request)
-        body = await store.decision(decision_id)
-        return json_response(found(body, NO_SUCH_DECISION, f"decision {decision_id}"))
+        chosen = await one_decision(store, request)
+        return json_response(found(await store.decision(chosen), NO_SUCH_DECISION, _told(chosen)))
 
     async def verdict(request: Request) -> Response:
         """The latest verdict on a decision."""
-        decision_id = uuid_in_path(request, "decision_id")
-        no_parameters(request)
-        body = await store.verdict(decision_id)
+        chosen = await one_decision(store, request)
+        body = await store.verdict(chosen)
         if body is None:
-            found(await store.decision(decision_id), NO_SUCH_DECISION, f"decision {decision_id}")
-        return json_response(found(body, NO_VERDICT, f"decision {decision_id}"))
+            found(await store.decision(chosen), NO_SUCH_DECISION, _told(chosen))
+        return json_response(found(body, NO_VERDICT, _told(chosen)))
 
     async def timeline(request: Request) -> Response:
         """What happened to a decision, oldest first."""
-        decision_id = uuid_in_path(request, "decision_id")
+        fixed = {"decision_id": uuid_in_path(request, "decision_id")}
 
         async def entries(chosen: Selection) -> Page:
+            await one_owner(store, chosen.filters)
             page = await store.timeline(chosen)
             if not page.rows:
-                found(await store.decision(decision_id), NO_SUCH_DECISION, f"decision {decision_id}")
+                found(await store.decision(chosen.filters), NO_SUCH_DECISION, _told(fixed))
             return page
 
-        fixed = {"decision_id": decision_id}
-        return await list_page(request, query.PAGING, cursor.TIMELINE, entries, fixed)
+        return await list_page(request, query.TIMELINE, cursor.TIMELINE, entries, fixed)
 
     async def scopes(request: Request) -> Response:
         """Scopes, by organization and id."""
@@ -94,47 +92,80 @@ def router(services: Services) -> APIRouter:
 
     async def domain(request: Request) -> Response:
         """One domain, by its name or the UUID that it once had."""
-        filters = query.parse(request.scope["query_string"], query.OF_ONE_DOMAIN)
+        filters = query.parse(request.scope["query_string"], query.OF_ONE)
         name = text_in_path(request, "domain")
         return _only(await store.domains(Selection(1, filters, domain=name)), NO_SUCH_DOMAIN, name)
 
     async def scope(request: Request) -> Response:
         """One scope, by its readable id or the UUID that it once had."""
-        filters = query.parse(request.scope["query_string"], query.OF_ONE_DOMAIN)
+        filters = query.parse(request.scope["query_string"], query.OF_ONE)
         name = text_in_path(request, "scope_id")
         return _only(await store.scopes(Selection(1, filters, scope_id=name)), NO_SUCH_SCOPE, name)
 
     async def spec(request: Request) -> Response:
         """One version of a spec: the newest, unless another is asked for."""
-        filters = query.parse(request.scope["query_string"], (query.VERSION,))
+        filters = query.parse(request.scope["query_string"], query.ONE_SPEC)
         name = text_in_path(request, "spec_id")
+        await one_owner(store, {**filters, "spec_id": name})
         page = await store.specs(Selection(1, {**filters, "spec_id": name}))
         return json_response(found(page.rows[0] if page.rows else None, NO_SUCH_SPEC, f"spec {name}"))
 
     async def policy_snapshot(request: Request) -> Response:
         """One policy snapshot."""
         snapshot_id = uuid_in_path(request, "snapshot_id")
-        no_parameters(request)
-        page = await store.policy_snapshots(Selection(1, {"snapshot_id": snapshot_id}))
+        filters = query.parse(request.scope["query_string"], query.OF_ONE)
+        page = await store.policy_snapshots(Selection(1, {**filters, "snapshot_id": snapshot_id}))
         return _only(page, NO_SUCH_SNAPSHOT, snapshot_id)
 
+    ambiguous = problems(409)
     get(routes, "/decisions", decisions, schemas.Decisions, query.EVENTS)
     get(routes, "/verdicts", verdicts, schemas.Verdicts, query.EVENTS)
     get(routes, "/domains", domains, schemas.Domains, query.DOMAINS)
-    get(routes, "/decisions/{decision_id}", decision, schemas.Decision)
-    get(routes, "/decisions/{decision_id}/verdict", verdict, schemas.VerdictDocument)
-    get(routes, "/decisions/{decision_id}/timeline", timeline, schemas.Timeline, query.PAGING)
+    one = "/decisions/{decision_id}"
+    get(routes, one, decision, schemas.Decision, query.OF_ONE, ambiguous)
+    get(routes, one + "/verdict", verdict, schemas.VerdictDocument, query.OF_ONE, ambiguous)
+    get(routes, one + "/timeline", timeline, schemas.Timeline, query.TIMELINE, ambiguous)
     get(routes, "/scopes", scopes, schemas.Scopes, query.SCOPES)
     get(routes, "/specs", specs, schemas.Specs, query.SPECS)
     get(routes, "/policy-snapshots", policy_snapshots, schemas.PolicySnapshots, query.POLICY_SNAPSHOTS)
-    get(routes, "/domains/{domain}", domain, schemas.Domain, query.OF_ONE_DOMAIN, problems(409))
-    get(routes, "/scopes/{scope_id}", scope, schemas.Scope, query.OF_ONE_DOMAIN, problems(409))
-    get(routes, "/specs/{spec_id}", spec, schemas.Spec, (query.VERSION,))
-    get(routes, "/policy-snapshots/{snapshot_id}", policy_snapshot, schemas.PolicySnapshot)
+    get(routes, "/domains/{domain}", domain, schemas.Domain, query.OF_ONE, ambiguous)
+    get(routes, "/scopes/{scope_id}", scope, schemas.Scope, query.OF_ONE, ambiguous)
+    get(routes, "/specs/{spec_id}", spec, schemas.Spec, query.ONE_SPEC, ambiguous)
+    get(
+        routes,
+        "/policy-snapshots/{snapshot_id}",
+        policy_snapshot,
+        schemas.PolicySnapshot,
+        query.OF_ONE,
+        ambiguous,
+    )
     return routes
+
+
+async def one_decision(store: Store, request: Request) -> dict[str, str]:
+    """The decision_id of the path, and whose decision is meant. Raises Problem."""
+    decision_id = uuid_in_path(request, "decision_id")
+    filters = query.parse(request.scope["query_string"], query.OF_ONE)
+    chosen = {**filters, "decision_id": decision_id}
+    await one_owner(store, chosen)
+    return chosen
+
+
+async def one_owner(store: Store, chosen: Mapping[str, str]) -> None:
+    """Raises Problem where several organizations have what is asked for."""
+    if await store.shared_by_organizations(chosen):
+        raise _ambiguous(next(iter(chosen[name] for name in ("decision_id", "spec_id") if name in chosen)))
+
+
+def _ambiguous(name: str) -> Problem:
+    return Problem(AMBIGUOUS, f"{name}: say whose with organization_id", {"parameter": "organization_id"})
+
+
+def _told(chosen: Mapping[str, str]) -> str:
+    return f"decision {chosen['decision_id']}"
 
 
 def _only(page: Page, kind: Kind, name: str) -> Response:
     if page.end is not None:
-        raise Problem(AMBIGUOUS, f"{name}: say whose with organization_id", {"parameter": "organization_id"})
+        raise _ambiguous(name)
     return json_response(found(page.rows[0] if page.rows else None, kind, name))

@@ -7,3 +7,4 @@ SELECT json_build_object(
     )::text AS body
 FROM decision d
 WHERE d.decision_id = %(decision_id)s::uuid
+    AND (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_id)s)

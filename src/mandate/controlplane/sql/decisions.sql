@@ -1,5 +1,5 @@
--- A page of decisions with their latest verdict, newest first.
-SELECT d.timestamp::text AS position_1, d.decision_id::text AS position_2,
+-- A page of decisions with their latest verdict, last received first.
+SELECT d.received_at::text AS position_1, concat_ws(' ', d.decision_id, d.organization_id) AS position_2,
     json_build_object(
         'decision_id', d.decision_id, 'organization_id', d.organization_id, 'domain', d.domain,
         'intent', d.intent, 'stage', d.stage, 'actor', d.actor, 'target', d.target,
@@ -21,6 +21,7 @@ WHERE (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_i
     AND (%(since)s::timestamptz IS NULL OR d.timestamp >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR d.timestamp < %(until)s)
     AND (%(after_1)s::text IS NULL
-        OR (d.timestamp, d.decision_id) < (%(after_1)s::text::timestamptz, %(after_2)s::text::uuid))
-ORDER BY d.timestamp DESC, d.decision_id DESC
+        OR (d.received_at, d.decision_id, d.organization_id) < (%(after_1)s::text::timestamptz, split_part(%(after_2)s::text, ' ', 1)::uuid,
+            COALESCE(NULLIF(split_part(%(after_2)s::text, ' ', 2), ''), %(nobody)s)::uuid))
+ORDER BY d.received_at DESC, d.decision_id DESC, d.organization_id DESC
 LIMIT %(limit)s

@@ -8,3 +8,4 @@ SELECT json_build_object(
     )::text AS body
 FROM entry t
 WHERE t.decision_id = %(decision_id)s::uuid AND t.entry_id = %(entry_id)s::uuid
+    AND (%(organization_id)s::uuid IS NULL OR t.organization_id = %(organization_id)s)

@@ -1,5 +1,5 @@
 -- A page of spec versions, by id, the newest version of each first.
-SELECT s.spec_id AS position_1, s.version::text AS position_2,
+SELECT s.spec_id AS position_1, concat_ws(' ', s.version, s.organization_id) AS position_2,
     json_build_object(
         'spec_id', s.spec_id, 'version', s.version, 'organization_id', s.organization_id, 'domain', s.domain,
         'intent', s.intent, 'stage', s.stage, 'allowed_verdicts', s.allowed_verdicts, 'signals', s.signals,
@@ -14,6 +14,7 @@ WHERE (%(spec_id)s::text IS NULL OR s.spec_id = %(spec_id)s)
     AND (%(stage)s::mandate.stage IS NULL OR s.stage = %(stage)s)
     AND (%(status)s::text IS NULL OR s.status = %(status)s)
     AND (%(after_1)s::text IS NULL
-        OR (s.spec_id, -s.version::bigint) > (%(after_1)s::text, -(%(after_2)s::text::bigint)))
-ORDER BY s.spec_id, s.version DESC
+        OR (s.spec_id, -s.version::bigint, s.organization_id) > (%(after_1)s::text,
+            -(split_part(%(after_2)s::text, ' ', 1)::bigint), COALESCE(NULLIF(split_part(%(after_2)s::text, ' ', 2), ''), %(nobody)s)::uuid))
+ORDER BY s.spec_id, s.version DESC, s.organization_id
 LIMIT %(limit)s

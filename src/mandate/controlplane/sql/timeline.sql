@@ -9,6 +9,7 @@ SELECT t.timestamp::text AS position_1, t.entry_id::text AS position_2,
     )::text AS body
 FROM entry t
 WHERE t.decision_id = %(decision_id)s::uuid
+    AND (%(organization_id)s::uuid IS NULL OR t.organization_id = %(organization_id)s)
     AND (%(after_1)s::text IS NULL
         OR (t.timestamp, t.entry_id) > (%(after_1)s::text::timestamptz, %(after_2)s::text::uuid))
 ORDER BY t.timestamp, t.entry_id

@@ -1,5 +1,5 @@
 -- A page of verdicts, newest first; of one decision when decision_id is given.
-SELECT v.timestamp::text AS position_1, v.verdict_id::text AS position_2,
+SELECT v.timestamp::text AS position_1, concat_ws(' ', v.verdict_id, v.organization_id) AS position_2,
     json_build_object(
         'verdict_id', v.verdict_id, 'organization_id', v.organization_id, 'domain', v.domain,
         'decision_id', v.decision_id, 'snapshot_id', v.snapshot_id, 'verdict', v.verdict,
@@ -30,6 +30,7 @@ WHERE (%(decision_id)s::uuid IS NULL OR v.decision_id = %(decision_id)s)
     AND (%(since)s::timestamptz IS NULL OR v.timestamp >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR v.timestamp < %(until)s)
     AND (%(after_1)s::text IS NULL
-        OR (v.timestamp, v.verdict_id) < (%(after_1)s::text::timestamptz, %(after_2)s::text::uuid))
-ORDER BY v.timestamp DESC, v.verdict_id DESC
+        OR (v.timestamp, v.verdict_id, v.organization_id) < (%(after_1)s::text::timestamptz, split_part(%(after_2)s::text, ' ', 1)::uuid,
+            COALESCE(NULLIF(split_part(%(after_2)s::text, ' ', 2), ''), %(nobody)s)::uuid))
+ORDER BY v.timestamp DESC, v.verdict_id DESC, v.organization_id DESC
 LIMIT %(limit)s

@@ -7,6 +7,7 @@ WITH decision AS (
     WHERE (%(principal_organization)s::uuid IS NULL OR d.organization_id = %(principal_organization)s::uuid)
         AND (%(principal_domains)s::text[] IS NULL OR n.name = ANY (%(principal_domains)s::text[]))
         AND d.decision_id = %(decision_id)s::uuid
+        AND (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_id)s::uuid)
 ), entered AS (
     INSERT INTO mandate.audit_timeline_entries
         (entry_id, decision_id, intent, stage, actor, target, summary, details, severity, event_source,

@@ -7,7 +7,7 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(principal_domains)s::text[] IS NULL OR name = ANY (%(principal_domains)s::text[]))
 ), decision AS NOT MATERIALIZED (
     SELECT d.decision_id, d.organization_id, n.name AS domain, d.intent, d.stage, d.actor, d.target,
-        d.context, d.scope, d.timestamp, d.spec_id, d.spec_version
+        d.context, d.scope, d.timestamp, d.created_at AS received_at, d.spec_id, d.spec_version
     FROM mandate.decision_events d
     LEFT JOIN mandate.domains n ON n.domain_id = d.domain_id
     WHERE (%(domain_keys)s::text[] IS NULL OR d.domain_id = ANY (%(domain_keys)s::text[]::uuid[]))

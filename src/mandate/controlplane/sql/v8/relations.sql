@@ -10,7 +10,7 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(principal_domains)s::text[] IS NULL OR domain = ANY (%(principal_domains)s::text[]))
 ), decision AS NOT MATERIALIZED (
     SELECT d.decision_id, d.organization_id, d.domain, d.intent, d.stage, d.actor, d.target,
-        d.context, d.scope, d.timestamp, d.spec_id, d.spec_version
+        d.context, d.scope, d.timestamp, d.created_at AS received_at, d.spec_id, d.spec_version
     FROM mandate.decision_events d
     LEFT JOIN mandate.domains version_8
         ON version_8.organization_id = d.organization_id AND version_8.domain = d.domain

@@ -10,7 +10,7 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(principal_domains)s::text[] IS NULL OR domain = ANY (%(principal_domains)s::text[]))
 ), decision AS NOT MATERIALIZED (
     SELECT d.decision_id, d.organization_id, d.domain, d.intent, d.stage, d.actor, d.target,
-        d.context, d.scope, d.timestamp, d.spec_id, d.spec_version
+        d.context, d.scope, d.timestamp, d.received_at, d.spec_id, d.spec_version
     FROM mandate.decision_events d
     JOIN mandate.organizations o ON o.organization_id = d.organization_id
     LEFT JOIN mandate.spec_events version_9
@@ -31,7 +31,9 @@ WITH domain AS NOT MATERIALIZED (
     WHERE (%(domain_keys)s::text[] IS NULL
             OR (v.domain = ANY (%(domain_keys)s::text[])
                 AND v.organization_id = ANY (%(domain_organizations)s::text[]::uuid[])))
-        AND (%(scope_keys)s::text[] IS NULL OR v.scope_id = ANY (%(scope_keys)s::text[]))
+        AND (%(scope_keys)s::text[] IS NULL
+            OR (v.scope_id = ANY (%(scope_keys)s::text[])
+                AND v.organization_id = ANY (%(scope_organizations)s::text[]::uuid[])))
         AND (%(principal_organization)s::uuid IS NULL OR v.organization_id = %(principal_organization)s::uuid)
         AND (%(principal_domains)s::text[] IS NULL OR v.domain = ANY (%(principal_domains)s::text[]))
 ), entry AS NOT MATERIALIZED (
@@ -54,7 +56,9 @@ WITH domain AS NOT MATERIALIZED (
     WHERE (%(domain_keys)s::text[] IS NULL
             OR (s.domain = ANY (%(domain_keys)s::text[])
                 AND s.organization_id = ANY (%(domain_organizations)s::text[]::uuid[])))
-        AND (%(scope_keys)s::text[] IS NULL OR s.scope_id = ANY (%(scope_keys)s::text[]))
+        AND (%(scope_keys)s::text[] IS NULL
+            OR (s.scope_id = ANY (%(scope_keys)s::text[])
+                AND s.organization_id = ANY (%(scope_organizations)s::text[]::uuid[])))
         AND (%(principal_organization)s::uuid IS NULL OR s.organization_id = %(principal_organization)s::uuid)
         AND (%(principal_domains)s::text[] IS NULL OR s.domain = ANY (%(principal_domains)s::text[]))
 ), snapshot AS NOT MATERIALIZED (
