@@ -48,8 +48,8 @@ def parse(text: str, name: str = "script") -> Iterator[Echo | Statement]:
     block: list[str] = []
     start = 1
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        meta = _META.match(line.rstrip("\r\n")) if _between_statements(block) else None
-        if meta is None:
+        meta = _META.match(line.rstrip("\r\n"))
+        if meta is None or not _between_statements(block):
             block.append(line)
             continue
         yield from _statements("".join(block), start)

@@ -148,7 +148,7 @@ def write_run_file(record: RunRecord) -> Path:
     """run.json in the run's directory, replaced atomically."""
     path = Path(record.directory) / "run.json"
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(record.as_dict(), default=str, indent=1, ensure_ascii=False), "utf-8")
+    temporary.write_text(json.dumps(record.as_dict(), default=str, ensure_ascii=False), "utf-8")
     temporary.replace(path)
     return path
 
