@@ -15,16 +15,18 @@ from typing import Any, NoReturn, TypeVar
 T = TypeVar("T")
 
 MANDATE = Path(sys.executable).with_name("mandate")
+# Nobody listens there; on the default port somebody might, and be smoke-tested.
+NO_SERVICE = "http://localhost:1"
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment without anything that points at a database."""
+    """This environment without anything that points at a database, or at a service that answers."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PG", "MANDATE_")) and name != "DATABASE_URL"
     }
-    return {**kept, **(extra or {})}
+    return {**kept, "MANDATE_SMOKE__BASE_URL": NO_SERVICE, **(extra or {})}
 
 
 def mandate(
