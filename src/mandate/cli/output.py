@@ -17,15 +17,6 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.progress import Task as RichTask
 from rich.text import Text
 
 from mandate.errors import MandateError
@@ -112,20 +103,6 @@ def _causes(error: BaseException) -> Iterator[str]:
         cause = cause.__cause__
 
 
-class _Remaining(ProgressColumn):
-    """ETA: from the rate when the total is known, else from the expected duration."""
-
-    def render(self, task: RichTask) -> Text:
-        expected = task.fields.get("expected")
-        if task.total and task.completed:
-            left = task.time_remaining
-        elif expected:
-            left = max(0.0, expected - (task.elapsed or 0.0))
-        else:
-            left = None
-        return Text("" if left is None else f"ETA {seconds(left)}", style="dim")
-
-
 def seconds(value: float) -> str:
     """1:02:03, 2:03 or 3 s."""
     whole = round(value)
@@ -162,30 +139,11 @@ class ConsoleReporter:
         if not self._live:
             yield _PlainTask(self, label, total, unit, expected_seconds)
             return
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[amount]}"),
-            TimeElapsedColumn(),
-            _Remaining(),
-            TextColumn("[dim]{task.fields[note]}"),
-        )
-        with Progress(*columns, console=stderr, transient=True) as progress:
-            task = progress.add_task(label, total=total, amount="", note="", expected=expected_seconds)
-            yield _LiveTask(progress, task, unit)
+        # Bars are worth their import only where somebody sees them.
+        from mandate.cli import live
 
-
-class _LiveTask:
-    def __init__(self, progress: Progress, task: TaskID, unit: str) -> None:
-        self._progress, self._task, self._unit = progress, task, unit
-
-    def update(self, done: float, *, total: float | None = None, note: str | None = None) -> None:
-        changes: dict[str, Any] = {"completed": done, "amount": amount(done, self._unit)}
-        if total is not None:
-            changes["total"] = total
-        if note is not None:
-            changes["note"] = note
-        self._progress.update(self._task, **changes)
+        with live.task(stderr, label, total, unit, expected_seconds) as shown:
+            yield shown
 
 
 class _PlainTask:
