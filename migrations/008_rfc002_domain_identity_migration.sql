@@ -533,6 +533,10 @@ DECLARE
     n bigint;
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
+    IF NOT EXISTS (SELECT FROM pg_temp.m008_domains WHERE old_name <> new_name) THEN
+        RETURN NEXT 'UPDATE 0 (mandate_specs.domain renamed)';
+        RETURN;
+    END IF;
     PERFORM pg_temp.m008_triggers_off('mandate_specs');
     -- Of two domains of one name a spec means the one that keeps it.
     UPDATE mandate.mandate_specs s SET domain = m.new_name
@@ -651,15 +655,19 @@ BEGIN
 END
 $body$;
     RETURN NEXT 'CREATE FUNCTION (validate_scope_id_domain_prefix)';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pg_temp.m008_prefix_rule() RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     CREATE TRIGGER validate_scopes_scope_id_domain_prefix BEFORE INSERT OR UPDATE ON mandate.scopes
         FOR EACH ROW EXECUTE FUNCTION mandate.validate_scope_id_domain_prefix();
     RETURN NEXT 'CREATE TRIGGER (validate_scopes_scope_id_domain_prefix)';
 END
 $$;
 
-CREATE OR REPLACE FUNCTION pg_temp.m008_identity_map() RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    n bigint;
+CREATE OR REPLACE FUNCTION pg_temp.m008_new_tables() RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT pg_temp.m008_running() THEN RETURN; END IF;
     CREATE TABLE mandate.identity_map (
@@ -674,12 +682,6 @@ BEGIN
     COMMENT ON TABLE mandate.identity_map IS 'Every UUID that a domain or scope ever had, and the key it has now';
     CREATE INDEX idx_identity_map_new_key ON mandate.identity_map (kind, new_key);
     RETURN NEXT 'CREATE TABLE (identity_map)';
-    INSERT INTO mandate.identity_map (kind, old_key, new_key, organization_id)
-    SELECT 'domain', domain_id::text, new_name, organization_id FROM pg_temp.m008_domains
-    UNION ALL
-    SELECT 'scope', scope_id::text, new_scope_id, organization_id FROM pg_temp.m008_scopes;
-    GET DIAGNOSTICS n = ROW_COUNT;
-    RETURN NEXT format('INSERT 0 %s (identity_map)', n);
     CREATE TABLE mandate.migration_log (
         id bigint GENERATED ALWAYS AS IDENTITY,
         migration_version integer NOT NULL,
@@ -691,6 +693,20 @@ BEGIN
     );
     COMMENT ON TABLE mandate.migration_log IS 'Migrations that changed the identity of the record';
     RETURN NEXT 'CREATE TABLE (migration_log)';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pg_temp.m008_identity_map() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    n bigint;
+BEGIN
+    IF NOT pg_temp.m008_running() THEN RETURN; END IF;
+    INSERT INTO mandate.identity_map (kind, old_key, new_key, organization_id)
+    SELECT 'domain', domain_id::text, new_name, organization_id FROM pg_temp.m008_domains
+    UNION ALL
+    SELECT 'scope', scope_id::text, new_scope_id, organization_id FROM pg_temp.m008_scopes;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN NEXT format('INSERT 0 %s (identity_map)', n);
 END
 $$;
 
@@ -804,7 +820,9 @@ SELECT * FROM pg_temp.m008_constrain('verdict_events', true);
 SELECT * FROM pg_temp.m008_constrain('audit_timeline_entries', true);
 SELECT * FROM pg_temp.m008_foreign_keys();
 SELECT * FROM pg_temp.m008_functions();
+SELECT * FROM pg_temp.m008_prefix_rule();
 SELECT * FROM pg_temp.m008_indexes();
+SELECT * FROM pg_temp.m008_new_tables();
 SELECT * FROM pg_temp.m008_identity_map();
 SELECT * FROM pg_temp.m008_append_only();
 SELECT * FROM pg_temp.m008_privileges();

@@ -63,7 +63,7 @@ class Options:
 class Swap:
     """One swap. `also` runs inside the transaction (a row of the journal, of migration_log).
 
-    `before` runs on the session of each attempt before it locks anything.
+    `before` runs on the session of each attempt before its transaction, `first` in it before it locks.
     """
 
     graph: Graph
@@ -72,6 +72,7 @@ class Swap:
     options: Options
     also: Sequence[Work] = ()
     before: Sequence[Work] = ()
+    first: Sequence[Work] = ()
     watch: yielding.Watch | None = None
 
 
@@ -216,6 +217,8 @@ def _attempt(swap: Swap, prepared: _Prepared, session: Session, snapshot_seconds
         with locking.cut_off(session, swap.options.deadline_seconds), session.transaction():
             xid = session.value("SELECT pg_current_xact_id()::text")
             locking.yield_in_deadlocks(session)
+            for work in swap.first:
+                work(session)
             for statement in prepared.locks:
                 clock.limit(session, prepared.patience_seconds)
                 session.execute(statement)

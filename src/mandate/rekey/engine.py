@@ -311,10 +311,13 @@ class Engine:
 
         hooks = self.options.hooks
         before = hooks.before_swap if direction.forward else hooks.before_swap_back
+        first = hooks.before_locks if direction.forward else ()
         also = [record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
         if direction.forward:
             also.append(lambda inside: capture.install_now(inside, graph, BACK))
-        swap = cutover.Swap(graph, direction, self.session, self.options.swap, also, before, self.watch)
+        swap = cutover.Swap(
+            graph, direction, self.session, self.options.swap, also, before, first, self.watch
+        )
 
         def between(why: str | None) -> None:
             journal.waits(session, self.name, why)

@@ -13,11 +13,13 @@ class Hooks:
     """What somebody's change does beside its tables, in sessions of the engine.
 
     `begin` once a run begins or goes on; `before_swap` and `before_swap_back` on the session of each attempt,
-    before it locks; `at_swap` and `at_swap_back` inside the transaction of the swap.
+    before its transaction; `before_locks` inside it, when no client waits for it yet; `at_swap` and
+    `at_swap_back` once the tables have changed places.
     """
 
     begin: Sequence[cutover.Work] = ()
     before_swap: Sequence[cutover.Work] = ()
+    before_locks: Sequence[cutover.Work] = ()
     at_swap: Sequence[cutover.Work] = ()
     before_swap_back: Sequence[cutover.Work] = ()
     at_swap_back: Sequence[cutover.Work] = ()

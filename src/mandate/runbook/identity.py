@@ -55,6 +55,7 @@ def engine(target: Target, reporter: Reporter, options: Options | None = None) -
     hooks = Hooks(
         begin=(prepare,),
         before_swap=(_define,),
+        before_locks=(_make,),
         at_swap=(_swap,),
         at_swap_back=(_swap_back, lambda session: _say_if_not_unique(session, reporter)),
     )
@@ -82,6 +83,10 @@ def _definitions() -> tuple[str, ...]:
     if not found:
         raise UsageError(f"{file} does not define what the swap of 008 calls")
     return found
+
+
+def _make(session: Session) -> None:
+    session.execute((_SQL / "identity_swap_begin.sql").read_bytes())
 
 
 def _swap(session: Session) -> None:

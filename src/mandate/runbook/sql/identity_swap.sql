@@ -1,14 +1,10 @@
--- Inside the swap of 008, once the new tables are in place: what version 8 has beside them. The functions are those of
--- the hand-run file, made in this session before it locked anything.
-SELECT set_config('mandate.migration_008', 'running', true);
+-- Inside the swap of 008, once the new tables are in place: what version 8 has beside them. Clients wait meanwhile:
+-- what can be done before is in identity_swap_begin.sql.
 INSERT INTO pg_temp.m008_domains (domain_id, organization_id, old_name, new_name, hex)
 SELECT o1, n1, d1, n2, pg_temp.m008_hex(o1::text) FROM mandate_rekey_008.map_1;
 INSERT INTO pg_temp.m008_scopes (scope_id, organization_id, domain, new_scope_id, hex)
 SELECT m.o1, s.organization_id, s.domain, m.n1, pg_temp.m008_hex(m.o1::text)
 FROM mandate_rekey_008.map_2 m JOIN mandate.scopes s ON s.scope_id = m.n1;
-DELETE FROM mandate_conductor.migration_008_made;
-INSERT INTO mandate_conductor.migration_008_made (kind, name)
-SELECT 'function', 'prevent_mutation' WHERE to_regprocedure('mandate.prevent_mutation()') IS NULL;
 -- Version 8 allows scopes with equal selectors; going back they must get in. Made again by a rollback.
 DO $$
 DECLARE
@@ -22,13 +18,10 @@ BEGIN
     END LOOP;
 END
 $$;
-CREATE TEMP TABLE m008_before ON COMMIT DROP AS
-    SELECT oid FROM pg_trigger WHERE NOT tgisinternal;
 SELECT pg_temp.m008_mandate_specs();
-SELECT pg_temp.m008_functions();
+SELECT pg_temp.m008_prefix_rule();
 SELECT pg_temp.m008_identity_map();
 SELECT pg_temp.m008_append_only();
-SELECT pg_temp.m008_privileges();
 SELECT pg_temp.m008_log();
 INSERT INTO mandate_conductor.migration_008_made (kind, name, on_table)
 SELECT 'trigger', t.tgname, c.relname
