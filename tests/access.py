@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from psycopg import sql
+from tests.commands import mandate
 from tests.posting import ORGANIZATION, decision, post, verdict_of
 from tests.serving import Answer, Service, eventually
 
 from mandate.controlplane.access import ledger
 from mandate.controlplane.access.principal import Role
 from mandate.postgres.connection import Target, connect
+from mandate.postgres.embedded import EmbeddedServer
 
 OTHERS = "00000000-0000-0000-0000-0000000000aa"
 # The same name as a domain of ORGANIZATION: only the organization tells them apart.
@@ -47,6 +52,32 @@ def add_others(target: Target) -> None:
         session.execute(_OTHERS.encode())
 
 
+@contextmanager
+def runtime_login(server: EmbeddedServer) -> Iterator[str]:
+    """A role that may log in, to be made a member of mandate_runtime in a database that has the grants."""
+    name = f"service_{uuid4().hex[:8]}"
+    with connect(server.target()) as session:
+        session.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'service'").format(sql.Identifier(name)))
+    yield name
+    with connect(server.target()) as session:
+        session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def as_runtime(target: Target, name: str) -> Target:
+    """The database as that role."""
+    with connect(target) as session:
+        session.execute(sql.SQL("GRANT mandate_runtime TO {}").format(sql.Identifier(name)))
+    return Target({**target.parameters, "user": name, "password": "service"}, "test")
+
+
+def grant(target: Target, *arguments: str) -> dict[str, object]:
+    """What `mandate db grant` prints as JSON."""
+    done = mandate("db", "grant", "--dsn", target.conninfo, "--format", "json", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, object] = json.loads(done.stdout)
+    return document
+
+
 @dataclass(frozen=True)
 class World:
     """A service with tokens. `mine` and `theirs` are decisions of finance in each organization; `next_door`
@@ -58,6 +89,7 @@ class World:
     theirs: str
     next_door: str
     tokens: Mapping[str, str]
+    version: int
 
     def call(self, method: str, path: str, token: str | None, body: Any = None, **headers: str) -> Answer:
         """One request, with a token by its name in `tokens`."""
@@ -75,7 +107,7 @@ def make_token(target: Target, role: Role, *domains: str, organization: str = OR
         return ledger.create(session, role, organization, domains).token
 
 
-def populate(service: Service, target: Target) -> World:
+def populate(service: Service, target: Target, version: int) -> World:
     """Decisions of both organizations, posted while there are no tokens; then tokens of every kind."""
     mine, theirs, next_door = (str(uuid4()) for _ in range(3))
     verdict_of(post(service, decision(decision_id=mine)))
@@ -94,7 +126,7 @@ def populate(service: Service, target: Target) -> World:
     tokens["huge"] = "mdt_" + "a" * 8000
     tokens["empty"] = ""
     eventually(lambda: service.get("/api/domains").status == 401)
-    return World(service, target, mine, theirs, next_door, tokens)
+    return World(service, target, mine, theirs, next_door, tokens, version)
 
 
 def _expire(target: Target, token: str) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from psycopg import sql
-from tests.access import OTHERS, add_others, make_token
+from tests.access import OTHERS, add_others, as_runtime, grant, make_token, runtime_login
 from tests.commands import mandate
 from tests.conftest import MIGRATIONS
 from tests.posting import ORGANIZATION, decision, post, verdict_of
@@ -32,25 +32,8 @@ FINANCE = Principal("0" * 12, Role.AUDITOR, ORGANIZATION, (HeldDomain("finance",
 @pytest.fixture(scope="module")
 def runtime(postgres: EmbeddedServer) -> Iterator[str]:
     """A login that is a member of mandate_runtime."""
-    name = f"service_{uuid4().hex[:8]}"
-    with connect(postgres.target()) as session:
-        session.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'service'").format(sql.Identifier(name)))
-    yield name
-    with connect(postgres.target()) as session:
-        session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
-
-
-def as_runtime(target: Target, name: str) -> Target:
-    with connect(target) as session:
-        session.execute(sql.SQL("GRANT mandate_runtime TO {}").format(sql.Identifier(name)))
-    return Target({**target.parameters, "user": name, "password": "service"}, "test")
-
-
-def grant(target: Target, *arguments: str) -> dict[str, object]:
-    done = mandate("db", "grant", "--dsn", target.conninfo, "--format", "json", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    document: dict[str, object] = json.loads(done.stdout)
-    return document
+    with runtime_login(postgres) as name:
+        yield name
 
 
 def acls(target: Target) -> list[dict[str, object]]:

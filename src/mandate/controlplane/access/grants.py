@@ -76,9 +76,9 @@ def _version(session: Session) -> int:
 
 
 def _check_ready(session: Session, version: int) -> None:
-    if version != 8:
+    if version < 8:
         raise NotReady(
-            "row level security needs version 8: migration 008 changes the columns that it looks at",
+            "row level security needs version 8 or 9: migration 008 changes the columns that it looks at",
             hint="run `mandate run 008` first, and this again afterwards",
         )
     if journal.exists(session) and session.value(
@@ -87,7 +87,7 @@ def _check_ready(session: Session, version: int) -> None:
     ):
         raise NotReady(
             "a key change is not finished: it would have to carry the policies along",
-            hint="`mandate finalize 008` ends it; then run this again",
+            hint="`mandate finalize` or `mandate rekey finalize` ends it; then run this again",
         )
 
 
