@@ -82,6 +82,18 @@ SELECT CASE WHEN to_regclass('mandate.spec_events') IS NOT NULL
                  AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'mandate.decision_events'::regclass
                              AND attname = 'received_at' AND NOT attisdropped) THEN 9 ELSE 8 END AS version;
 
+-- How the conductor's engine stands with 008 and 009, if it ever worked here.
+DO $$
+BEGIN
+    IF to_regclass('mandate_conductor.rekeys') IS NULL THEN
+        CREATE TEMP VIEW v9_engine AS SELECT NULL::text AS name, NULL::text AS status WHERE false;
+    ELSE
+        EXECUTE 'CREATE TEMP VIEW v9_engine AS SELECT DISTINCT ON (name) name, status FROM mandate_conductor.rekeys '
+                'WHERE name IN (''008'', ''009'') ORDER BY name, id DESC';
+    END IF;
+END
+$$;
+
 CREATE TEMP TABLE v9_tables (n integer, table_name text, parent boolean);
 INSERT INTO pg_temp.v9_tables VALUES
     (1, 'scopes', true), (2, 'policy_snapshots', true), (3, 'decision_events', true), (4, 'verdict_events', false),
@@ -135,8 +147,18 @@ WHERE to_regclass('mandate.spec_events') IS NULL
   AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'mandate.decision_events'::regclass
               AND attname = 'received_at' AND NOT attisdropped)
 UNION ALL
-SELECT 'schema ' || nspname, 'an earlier migration is not finalized' FROM pg_namespace
-WHERE nspname ~ '^mandate_(rekey|new|pre)_00[89]$' AND (SELECT version FROM pg_temp.v9_version) = 8;
+SELECT 'schema ' || n.nspname,
+       CASE WHEN e.name = '008' AND e.status = 'swapped' THEN 'migration 008 is not finalized: mandate finalize 008'
+            WHEN e.name = '009' AND e.status = 'running'
+            THEN 'of a run of the engine: mandate run 009 goes on with it, mandate abort 009 drops it'
+            WHEN e.name = '009' AND e.status = 'rolled back'
+            THEN 'of a rollback that has not ended: mandate rollback 009 ends it'
+            ELSE 'built by a run that is over or unknown: mandate abort ' || right(n.nspname, 3) END
+FROM pg_namespace n LEFT JOIN pg_temp.v9_engine e ON e.name = right(n.nspname, 3)
+WHERE n.nspname ~ '^mandate_(rekey|new|pre)_00[89]$' AND (SELECT version FROM pg_temp.v9_version) = 8
+  -- The conductor sets it where the engine is to migrate: what the engine goes on with is no leftover then.
+  AND NOT (COALESCE(current_setting('mandate.by_engine', true), '') = 'on' AND e.name = '009'
+           AND e.status IN ('running', 'rolled back'));
 
 CREATE TEMP VIEW bad_long_transactions AS
 SELECT pid, usename::text, application_name, state, xact_start FROM pg_stat_activity
@@ -222,7 +244,11 @@ RETURNING check_name, result;
 
 -- check: readiness expect=any
 SELECT 'readiness' AS check_name,
-       CASE WHEN (SELECT version FROM pg_temp.v9_version) = 9 THEN 'ALREADY AT VERSION 9, nothing to migrate'
+       CASE WHEN (SELECT version FROM pg_temp.v9_version) = 9
+            THEN 'ALREADY AT VERSION 9, nothing to migrate'
+                 || CASE WHEN EXISTS (SELECT FROM pg_temp.v9_engine WHERE (name, status) = ('009', 'swapped'))
+                         THEN '; the reverse window is open: mandate rollback 009, or mandate finalize 009'
+                         ELSE '' END
             WHEN count(*) FILTER (WHERE expect = 'zero' AND result <> '0') = 0 THEN 'READY'
             ELSE 'NOT READY, failed: ' || string_agg(DISTINCT check_id, ', ') FILTER (WHERE expect = 'zero' AND result <> '0')
        END AS result

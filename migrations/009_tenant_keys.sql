@@ -105,6 +105,20 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
+-- The conductor's engine works beside the tables and keeps itself in step with them: nothing may change them under it.
+CREATE OR REPLACE FUNCTION pg_temp.m009_no_engine() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regnamespace('mandate_rekey_009') IS NOT NULL OR to_regnamespace('mandate_new_009') IS NOT NULL THEN
+        RAISE EXCEPTION 'REFUSED: `mandate run 009` is at work on this database, or stopped on its way'
+            USING HINT = '`mandate run 009` goes on with it; `mandate abort 009` drops what it built, then run this '
+                         'file again. `mandate status` says how it stands.';
+    ELSIF to_regnamespace('mandate_rekey_008') IS NOT NULL OR to_regnamespace('mandate_pre_008') IS NOT NULL THEN
+        RAISE EXCEPTION 'REFUSED: migration 008 is not finalized: version 7''s tables are still kept in step'
+            USING HINT = 'End it first: mandate finalize 008.';
+    END IF;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION pg_temp.m009_begin() RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('mandate.migration_009', '', true);
@@ -121,12 +135,19 @@ BEGIN
             USING ERRCODE = 'lock_not_available';
     ELSIF to_regclass('mandate.spec_events') IS NOT NULL AND pg_temp.m009_has_column('decision_events', 'received_at') THEN
         RETURN NEXT 'Migration 009 is already applied: this database is at version 9. Nothing was changed.';
+        IF to_regnamespace('mandate_pre_009') IS NOT NULL THEN
+            RETURN NEXT 'It was `mandate run 009` that applied it, and its reverse window is open: `mandate rollback '
+                        '009` goes back without loss, `mandate finalize 009` drops version 8''s tables.';
+        END IF;
         RETURN;
     ELSIF to_regclass('mandate.spec_events') IS NOT NULL OR pg_temp.m009_has_column('decision_events', 'received_at') THEN
         RAISE EXCEPTION 'REFUSED: the database is neither at version 8 nor at version 9'
             USING HINT = 'Look at mandate.spec_events and decision_events.received_at: what is left there of something else?';
     END IF;
+    -- Before anybody has to wait for this file's locks, and again once nobody can begin any more.
+    PERFORM pg_temp.m009_no_engine();
     PERFORM pg_temp.m009_lock();
+    PERFORM pg_temp.m009_no_engine();
     PERFORM set_config('statement_timeout', '0', true),
             set_config('idle_in_transaction_session_timeout', '0', true),
             set_config('maintenance_work_mem', GREATEST(setting::bigint, 262144) || 'kB', true)

@@ -14,7 +14,7 @@ from mandate.cli import options, output
 from mandate.errors import UsageError, VerificationFailed
 from mandate.postgres.connection import connect
 from mandate.postgres.target import resolve
-from mandate.runbook import evidence, journal, signing
+from mandate.runbook import evidence, guarded, journal, signing
 from mandate.runbook.evidence import BUNDLE_NAME, Verification
 from mandate.runbook.record import RunRecord
 from mandate.runbook.report import forms, source
@@ -33,12 +33,13 @@ class ReportFormat(StrEnum):
 @options.command
 def report(
     subject: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MIGRATION|PATH",
-            help="Migration, such as 008; with --verify also a run directory or its evidence.json.",
+            help="Migration, 008 or 009, else the newest run of either; with --verify also a run directory or"
+            " its evidence.json.",
         ),
-    ] = "008",
+    ] = None,
     run: Annotated[str | None, typer.Option("--run", help="Run id; the newest run by default.")] = None,
     format: Annotated[
         ReportFormat, typer.Option("--format", help="text and json go to stdout, html to a file.")
@@ -77,21 +78,27 @@ def report(
     return 0
 
 
-def _record(migration: str, run: str | None, dsn: str | None, loaded: Loaded) -> RunRecord:
+def _migrations(subject: str | None) -> tuple[str, ...]:
+    """The names that a run may be recorded under."""
+    return (subject,) if subject is not None else tuple(one.name for one in guarded.ALL)
+
+
+def _record(subject: str | None, run: str | None, dsn: str | None, loaded: Loaded) -> RunRecord:
     if dsn is not None:
-        return _from_journal(migration, run, loaded)
-    record, unreadable = source.find(loaded.settings.run.directory, migration, run)
+        return _from_journal(_migrations(subject), run, loaded)
+    record, unreadable = source.find(loaded.settings.run.directory, _migrations(subject), run)
     for reason in unreadable:
         output.stderr.print(f"left out: {reason}", markup=False)
     return record
 
 
-def _from_journal(migration: str, run: str | None, loaded: Loaded) -> RunRecord:
+def _from_journal(migrations: tuple[str, ...], run: str | None, loaded: Loaded) -> RunRecord:
     target = resolve(loaded)
     with connect(target, application_name="mandate-report") as session:
-        record = journal.load_record(session, migration=migration, run_id=run)
+        found = [journal.load_record(session, migration=one, run_id=run) for one in migrations]
+    record = max(filter(None, found), key=lambda one: one.started_at, default=None)
     if record is None:
-        what = f"run {run}" if run else f"run of migration {migration}"
+        what = f"run {run}" if run else f"run of migration {' or '.join(migrations)}"
         raise UsageError(
             f"there is no {what} in the journal of {target}",
             hint="without --dsn the run directories are searched",
@@ -138,7 +145,9 @@ def _page(record: RunRecord, content: str) -> Path:
     return Path(f"mandate-report-{record.migration}-{record.run_id}.html")
 
 
-def _verify(subject: str, run: str | None, key: Path | None, loaded: Loaded, format: ReportFormat) -> int:
+def _verify(
+    subject: str | None, run: str | None, key: Path | None, loaded: Loaded, format: ReportFormat
+) -> int:
     path = _evidence_path(subject, run, loaded)
     found = evidence.examine(path, key)
     form = output.Format.JSON if format is ReportFormat.JSON else output.Format.TEXT
@@ -163,10 +172,10 @@ def _verify(subject: str, run: str | None, key: Path | None, loaded: Loaded, for
     return 0
 
 
-def _evidence_path(subject: str, run: str | None, loaded: Loaded) -> Path:
-    if not subject.isdigit():
+def _evidence_path(subject: str | None, run: str | None, loaded: Loaded) -> Path:
+    if subject is not None and not subject.isdigit():
         return Path(subject)
-    record, _ = source.find(loaded.settings.run.directory, subject, run)
+    record, _ = source.find(loaded.settings.run.directory, _migrations(subject), run)
     return Path(record.directory)
 
 

@@ -132,6 +132,7 @@ MIGRATION = Migration(
     pre_checks_name="008_PRE_MIGRATION_CHECKS.sql",
     script_name=SCRIPT,
     verification_name="008_POST_MIGRATION_VERIFICATION.sql",
+    timetable=True,
     spec=spec,
     engine=engine,
     prepare=prepare,

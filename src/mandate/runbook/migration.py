@@ -56,7 +56,7 @@ class Migration:
     constraint tests beyond those of version 8. `proven`, `tried`: lines of the checklist. `by_hand`: what
     the hand-run file does to a table, else nothing. `log`: lines of the execution log, each a label and a
     query for psql. `troubleshooting`: queries of `diagnose`, by schema version. `after`: the guarded
-    migration that comes before it.
+    migration that comes before it. `timetable`: whether the execution guide says how long its steps take.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Migration:
     log: tuple[tuple[str, str], ...]
     troubleshooting: Mapping[int, str]
     after: Migration | None = None
+    timetable: bool = False
     prepare: Callable[[Session], None] = _nothing
     before_checks: Callable[[Session, Settings], None] = _nothing
     probes: Callable[[Session, Mapping[str, Any]], Iterator[Probe]] = field(default=_no_probes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -44,8 +45,10 @@ def _aware(value: datetime | None) -> datetime | None:
     return aware(value) if value else None
 
 
-def find(directory: Path, migration: str, run_id: str | None = None) -> tuple[RunRecord, list[str]]:
-    """The named run below `directory`, else its newest run of `migration`.
+def find(
+    directory: Path, migrations: Collection[str], run_id: str | None = None
+) -> tuple[RunRecord, list[str]]:
+    """The named run below `directory`, else its newest run of one of `migrations`.
 
     Also says which run directories could not be read. Raises UsageError when there is no such run, or
     when the named run cannot be read.
@@ -59,13 +62,16 @@ def find(directory: Path, migration: str, run_id: str | None = None) -> tuple[Ru
             if run_id and run_id in path.parent.name:
                 raise
             unreadable.append(error.message)
-    wanted = [run for run in found if run.migration == migration and run_id in (None, run.run_id)]
+    wanted = [run for run in found if run.migration in migrations and run_id in (None, run.run_id)]
     if not wanted:
-        raise _nothing(directory, migration, run_id, unreadable)
+        raise _nothing(directory, migrations, run_id, unreadable)
     return max(wanted, key=lambda run: (run.started_at, run.run_id)), unreadable
 
 
-def _nothing(directory: Path, migration: str, run_id: str | None, unreadable: list[str]) -> UsageError:
+def _nothing(
+    directory: Path, migrations: Collection[str], run_id: str | None, unreadable: list[str]
+) -> UsageError:
+    migration = " or ".join(migrations)
     what = f"run {run_id} of migration {migration}" if run_id else f"run of migration {migration}"
     also = f"; {unreadable[0]}" if unreadable else ""
     return UsageError(

@@ -100,6 +100,8 @@ def _bar(bar: Bar) -> str:
 
 def _guide(record: RunRecord) -> Iterator[str]:
     rows = guide_rows(record)
+    if not rows:
+        return
     yield from _heading("Against the guide's timetable")
     yield f"  {'':24}{'guide':>12}{'rehearsed':>14}{'actual':>14}"
     for row in rows:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mandate.runbook import guarded
 from mandate.runbook.checklist import evidence_of, items
 from mandate.runbook.record import RunRecord, StepRecord
 from mandate.runbook.report.words import aware
@@ -166,7 +167,10 @@ def total(values: Iterable[float | None]) -> float | None:
 
 
 def guide_rows(record: RunRecord) -> tuple[GuideRow, ...]:
-    """The guide's "Timeline Summary", row by row, without its total."""
+    """The guide's "Timeline Summary", row by row, without its total; none of a migration it is not about."""
+    migration = guarded.known(record.migration)
+    if migration is not None and not migration.timetable:
+        return ()
     rows = []
     for name, step_name, minutes, critical in _GUIDE:
         step = record.step(step_name)
