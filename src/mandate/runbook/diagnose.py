@@ -17,7 +17,10 @@ from mandate.settings import Settings
 _SQL = Path(__file__).parent / "sql"
 
 NAMES_NOT_SLUGS = "domain_name_not_slug"
-NO_FILE = "no file repairs this: it is about the server or about objects of yours; the rows say which"
+NO_FILE = (
+    "no file repairs this: it is about the server, about objects of yours or about rows that are evidence;"
+    " those below say which"
+)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,6 @@ def publish(record: RunRecord, signing_key: Path | None = None) -> dict[str, Pat
     except OSError as error:
         raise NeedsPerson(
             f"the report cannot be written to {directory}: {error.strerror}",
-            hint="`mandate report 008` writes it again when there is room",
+            hint=f"`mandate report {record.migration}` writes it again when there is room",
         ) from error
     return {"report": directory / "report.html", "evidence": signed}
