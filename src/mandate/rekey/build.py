@@ -109,8 +109,9 @@ def _finish_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existin
     statements = tuple(_finish(graph, kept, table, there))
     if statements:
         yield Task(1, f"constraints of {table}", table.old.bytes, statements)
-    analyze = sql.SQL("ANALYZE {}").format(sql.Identifier(*shadow.place(graph, table)))
-    yield Task(2, f"statistics of {table}", table.old.bytes, (analyze,))
+    at = sql.Identifier(*shadow.place(graph, table))
+    last = (sql.SQL("ANALYZE {}").format(at), shadow.vacuumed(kept, table, at))
+    yield Task(2, f"statistics of {table}", table.old.bytes, last)
 
 
 def _view_task(graph: Graph, kept: Catalogue, view: View, stage: int) -> Iterator[Task]:

@@ -13,6 +13,7 @@ Composable = sql.Composable
 
 # Largest value by type; a sequence that ends there ends at its new type's.
 _LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
+_AUTOVACUUM = "autovacuum_enabled="
 INTEGERS = frozenset(_LARGEST)
 
 
@@ -71,17 +72,29 @@ def create_table(session: Session, graph: Graph, kept: Catalogue, table: NewTabl
 
 
 def _create(graph: Graph, kept: Catalogue, table: NewTable) -> sql.Composed:
+    """Autovacuum would read all of it again while it is copied and its indexes are built."""
     relation = kept.table(table.old.oid)
     columns = [_column(graph, kept, table, column) for column in table.columns]
+    options = [text for text in relation.options if not text.startswith(_AUTOVACUUM)]
     return sql.SQL("CREATE TABLE {} ({}){}{}{}").format(
         sql.Identifier(*place(graph, table)),
         sql.SQL(", ").join(columns),
         dressing.using(relation.method),
         dressing.with_options(
-            dressing.options(relation.options), dressing.options(relation.toast_options, "toast")
+            dressing.options([*options, f"{_AUTOVACUUM}false"]),
+            dressing.options(relation.toast_options, "toast"),
         ),
         dressing.tablespace(relation.tablespace),
     )
+
+
+def vacuumed(kept: Catalogue, table: NewTable, at: sql.Identifier) -> sql.Composed:
+    """A shadow that is built is for autovacuum what the old table is."""
+    given = [text for text in kept.table(table.old.oid).options if text.startswith(_AUTOVACUUM)]
+    if given:
+        options = sql.SQL(", ").join(dressing.options(given))
+        return sql.SQL("ALTER TABLE {} SET ({})").format(at, options)
+    return sql.SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(at)
 
 
 # -- columns -----------------------------------------------------------------------------------------
