@@ -6,8 +6,13 @@ the execution guide greps for.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from mandate.errors import SettingsError
 
+REQUEST_LOGGER = "mandate.request"
 FILE_NAME = "mandate-serve.log"
 SYSTEM_DIRECTORY = Path("/var/log/mandate")
 
@@ -48,6 +54,57 @@ _SHARED: list[Processor] = [
 ]
 
 
+class _File(WatchedFileHandler):
+    """The log, with a short way for lines of which there are thousands a second: written once a turn of the
+    event loop, all together."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._lines: list[str] = []
+
+    def put(self, line: str) -> None:
+        """Write a line before the next turn of the running event loop."""
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write_lines)
+        self._lines.append(line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write_lines()
+        super().emit(record)
+
+    def close(self) -> None:
+        self._write_lines()
+        super().close()
+
+    def _write_lines(self) -> None:
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        with self.lock or nullcontext():
+            try:
+                self.reopenIfNeeded()
+                self.stream = self.stream or self._open()
+                self.stream.write("".join(lines))
+                self.flush()
+            except OSError:
+                # As logging does with a disk that is full: said on standard error, and life goes on.
+                self.handleError(logging.makeLogRecord({"msg": "lines of requests", "levelno": logging.INFO}))
+
+
+_request_log: _File | None = None
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def request(fields: Mapping[str, object]) -> None:
+    """The line of a request that went well or that its caller has to mend: at level info."""
+    if _request_log is None:
+        structlog.get_logger(REQUEST_LOGGER).info("request", **fields)
+        return
+    timestamp = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
+    said = {"timestamp": timestamp, "level": "info", "logger": REQUEST_LOGGER, "event": "request", **fields}
+    _request_log.put(f"{_encode(said)}\n")
+
+
 def open_log(directory: Path | None) -> Path:
     """Send every log line of this process to a file and return its path.
 
@@ -55,7 +112,8 @@ def open_log(directory: Path | None) -> Path:
     The file is opened again when logrotate moves it away. Raises SettingsError when no file can be written.
     """
     path = _choose(directory)
-    handler = WatchedFileHandler(path, encoding="utf-8")
+    global _request_log
+    _request_log = handler = _File(path)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,

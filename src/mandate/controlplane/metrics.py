@@ -19,13 +19,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
+        self._counted: dict[tuple[str, ...], Counter] = {}
+        self._requests = Counter(
             "mandate_requests",
             "HTTP requests by method and status",
             ["method", "status"],
             registry=self._registry,
         )
-        self.verdicts = Counter(
+        self._verdicts = Counter(
             "mandate_verdicts", "Verdicts that were recorded", ["verdict", "stage"], registry=self._registry
         )
         self._seconds = Histogram(
@@ -44,6 +45,21 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=self._registry,
         )
+
+    def request(self, method: str, status: int) -> None:
+        """Count a request that was answered."""
+        self._count(self._requests, method, str(status))
+
+    def verdict(self, verdict: str | None, stage: str | None) -> None:
+        """Count a verdict that was recorded."""
+        self._count(self._verdicts, str(verdict), str(stage))
+
+    def _count(self, family: Counter, *labels: str) -> None:
+        # No two families share a combination of labels.
+        child = self._counted.get(labels)
+        if child is None:
+            child = self._counted[labels] = family.labels(*labels)
+        child.inc()
 
     def gauges(self, readings: Readings) -> None:
         """Add gauges that are read at each scrape: `readings` gives name, help, labels and value of each."""

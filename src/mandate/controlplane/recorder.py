@@ -1,24 +1,19 @@
-"""Group commit: decisions that arrive together are written by one statement, in one transaction.
-
-A decision is answered only after its rows are committed. What is posted twice is recorded once: the statement
-leaves an existing decision_id alone, so any group may be sent again when nobody knows what became of it.
-"""
+"""From a posted decision to what is in the record about it: judged, written, or found there already."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from mandate.controlplane.access import about
-from mandate.controlplane.access.principal import current
+from mandate.controlplane.access.principal import Principal, current
 from mandate.controlplane.catalogue import Catalogue, Entry, Judge, Key
-from mandate.controlplane.dialect import DIALECTS, may_be_outdated
+from mandate.controlplane.dialect import DIALECTS
+from mandate.controlplane.grouping import LANES, Groups, Present, Stale, Written, is_hopeless
 from mandate.controlplane.intake import Posted
 from mandate.controlplane.metrics import Metrics
 from mandate.controlplane.recording import (
@@ -28,15 +23,11 @@ from mandate.controlplane.recording import (
     judged,
     place,
 )
-from mandate.controlplane.store import NOBODY, SchemaChanging, Store
-from mandate.errors import DatabaseError, DatabaseUnavailable, DiskFull, MandateError
+from mandate.controlplane.store import NOBODY, Store
+from mandate.errors import DatabaseError, MandateError
 from mandate.postgres import arrays
-from mandate.postgres.connection import Row
 from mandate.postgres.pool import Pool
 
-LANES = 2  # statements under way at a time
-MOST_IN_GROUP = 128
-MOST_BYTES_IN_GROUP = 4 * 1024 * 1024
 _ATTEMPTS = 8
 
 
@@ -89,22 +80,8 @@ class Recorded:
     verdict: str
 
 
-class _Stale(Exception):
-    """Not written: the decision was judged by something that is not the newest any more."""
-
-
-class _Present(Exception):
-    """Not written: the decision_id is there already."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    recording: Recording
-    answer: asyncio.Future[tuple[str, str]]
-
-
 class Recorder:
-    """Judges posted decisions and writes them. `pool` is a writing one."""
+    """Judges posted decisions and has them written. `pool` is a writing one."""
 
     def __init__(
         self, pool: Pool, store: Store, catalogue: Catalogue, metrics: Metrics, *, lanes: int = LANES
@@ -112,16 +89,8 @@ class Recorder:
         self._pool = pool
         self._store = store
         self._catalogue = catalogue
-        self._lanes = lanes
-        self._waiting: deque[_Waiting] = deque()
-        self._running: set[asyncio.Task[None]] = set()
         self._metrics = metrics
-        self._in_flight = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Decisions that are judged and whose write is not yet answered, batches apart."""
-        return self._in_flight
+        self.groups = Groups(pool, store, catalogue, metrics, lanes=lanes)
 
     async def record(self, posted: Posted) -> Recorded:
         """Judge and write one decision, or find it recorded already.
@@ -134,28 +103,48 @@ class Recorder:
             recording = await self._judged(posted, fresh=fresh)
             judged_at = perf_counter()
             self._metrics.judge.observe(judged_at - began)
-            waiting = _Waiting(recording, asyncio.get_running_loop().create_future())
-            self._waiting.append(waiting)
-            self._start()
-            self._in_flight += 1
-            try:
-                decision, verdict = await waiting.answer
+            found = await self._written(recording)
+            if isinstance(found, Written):
                 self._metrics.write.observe(perf_counter() - judged_at)
-            except _Stale:
+                return Recorded(True, found.decision, found.verdict)
+            if isinstance(found, Stale):
                 fresh = True
-            except _Present:
-                (found,) = await self._present([recording])
-                if isinstance(found, DecisionConflict):
-                    raise found from None
-                if found is not None:
-                    return found
-                if not current().unrestricted:  # it is there, and not for this principal to see
-                    raise _conflict(posted.decision_id) from None
-            else:
-                return Recorded(True, decision, verdict)
-            finally:
-                self._in_flight -= 1
+                continue
+            if not isinstance(found, Present):
+                raise found
+            (present,) = await self._present([recording])
+            if isinstance(present, DecisionConflict):
+                raise present
+            if present is not None:
+                return present
+            if not current().unrestricted:  # it is there, and not for this principal to see
+                raise _conflict(posted.decision_id)
         raise CatalogueMoving("specs, scopes or snapshots change faster than a decision can be written")
+
+    async def _written(self, recording: Recording) -> Written | Exception:
+        answer: asyncio.Future[Written | Exception] = asyncio.get_running_loop().create_future()
+
+        def settle(found: Written | Exception) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        self.groups.submit(recording, settle)
+        return await answer
+
+    def judge_now(self, posted: Posted, principal: Principal) -> Recording | None:
+        """Judge a decision by what is in memory. None: `record` has to look further, or refuses it."""
+        key = place(posted)
+        entry = self._catalogue.get(key)
+        if entry is None or entry.snapshot_id is None or given_attribution(posted) is not None:
+            return None
+        reach = self._store.known_reach(principal)
+        if principal.organization_id is not None:
+            if principal.organization_id != key.organization_id or reach is None:
+                return None
+            if not reach.holds(entry.organization_id, entry.domain):
+                return None
+        judge = self._judge(posted, entry)
+        return None if judge is None else judged(posted, entry, judge)
 
     async def record_many(self, posted: Sequence[Posted]) -> list[Recorded | Exception]:
         """The same for many, in one transaction if nothing is in the way; an answer for each, in order."""
@@ -198,16 +187,12 @@ class Recorder:
         versions = {found.entry.version for _, found in ordered}
         if len(versions) != 1:
             return []
-        params = parameters([found for _, found in ordered])
         try:
-            rows = await self._pool.rows(
-                DIALECTS[versions.pop()].own["record"], params, _about(found for _, found in ordered)
-            )
+            rows = await self.groups.write([found for _, found in ordered])
         except DatabaseError as error:
-            if _is_hopeless(error):
+            if is_hopeless(error):
                 raise
             return []
-        self._count([found for _, found in ordered], rows)
         return [
             (ordered[row["place"]][0], Recorded(True, row["decision"], row["verdict"]))
             for row in rows
@@ -279,80 +264,6 @@ class Recorder:
                     answers[row["place"]] = _conflict(recordings[row["place"]].posted.decision_id)
         return answers
 
-    def _count(self, group: Sequence[Recording], rows: Sequence[Row]) -> None:
-        self._metrics.groups.observe(len(group))
-        for row in rows:
-            if row["decision"] is not None:
-                columns = group[row["place"]].columns
-                self._metrics.verdicts.labels(columns["verdict"], columns["stage"]).inc()
-
-    def _start(self) -> None:
-        if len(self._running) < self._lanes:
-            task = asyncio.create_task(self._work())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-
-    async def _work(self) -> None:
-        while self._waiting:
-            await self._write(self._take())
-
-    def _take(self) -> list[_Waiting]:
-        """The next group: of one schema version, no decision_id twice, bounded in number and in bytes."""
-        group: list[_Waiting] = []
-        later: list[_Waiting] = []
-        seen: set[str] = set()
-        size = 0
-        while self._waiting and len(group) < MOST_IN_GROUP and size < MOST_BYTES_IN_GROUP:
-            waiting = self._waiting.popleft()
-            decision_id = waiting.recording.posted.decision_id
-            fits = not group or waiting.recording.entry.version == group[0].recording.entry.version
-            if fits and decision_id not in seen:
-                group.append(waiting)
-                seen.add(decision_id)
-                size += len(waiting.recording.posted.body)
-            else:
-                later.append(waiting)
-        self._waiting.extendleft(reversed(later))
-        # Two groups that share decisions lock them in the same order.
-        group.sort(key=lambda waiting: waiting.recording.posted.decision_id)
-        return group
-
-    async def _write(self, group: Sequence[_Waiting]) -> None:
-        version = group[0].recording.entry.version
-        try:
-            params = parameters([waiting.recording for waiting in group])
-            whose = _about(waiting.recording for waiting in group)
-            rows = await self._pool.rows(DIALECTS[version].own["record"], params, whose)
-        except DatabaseError as error:
-            await self._refused(group, version, error)
-        except Exception as error:  # noqa: BLE001 - every caller must hear of it
-            _give(group, error)
-        else:
-            self._count([waiting.recording for waiting in group], rows)
-            for row in rows:
-                _settle(group[row["place"]].answer, row)
-
-    async def _refused(self, group: Sequence[_Waiting], version: int, error: DatabaseError) -> None:
-        """Nothing of the group was written. In another dialect, or each alone, most of it may be."""
-        try:
-            if may_be_outdated(error.sqlstate) and await self._store.schema_version() != version:
-                self._catalogue.forget()
-                _give(group, _Stale())
-                return
-        except DatabaseError as later:
-            error = later
-        if len(group) == 1 or _is_hopeless(error):
-            changing = may_be_outdated(error.sqlstate)
-            _give(group, SchemaChanging(error.message, **error.fields) if changing else error)
-            return
-        for waiting in group:
-            await self._write([waiting])
-
-
-def _is_hopeless(error: DatabaseError) -> bool:
-    """Whether one by one would fare no better: PostgreSQL is away, full, or was told to stop waiting."""
-    return isinstance(error, DatabaseUnavailable | DiskFull) or error.sqlstate == "57014"
-
 
 _ASKED = ("decision_id", "organization_id", "domain", "intent", "stage", "actor", "target", "body")
 
@@ -369,34 +280,6 @@ def _asked(recordings: Sequence[Recording]) -> dict[str, str]:
     return {name: arrays.literal(values) for name, values in columns.items()}
 
 
-def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
-    """The arrays of record.sql: a row for each recording, and one for each entry that they were judged by."""
-    entries: dict[int, tuple[int, Entry]] = {}
-    judged_by = []
-    for each in recordings:
-        at, _ = entries.setdefault(id(each.entry), (len(entries), each.entry))
-        judged_by.append(str(at))
-    known = [entry for _, entry in entries.values()]
-    columns: dict[str, list[str | None]] = {
-        "place": [str(at) for at in range(len(recordings))],
-        "judged_by": [*judged_by],
-        "k_place": [str(at) for at in range(len(known))],
-        "k_organization_id": [entry.organization_id for entry in known],
-        "k_domain": [entry.domain for entry in known],
-        "k_domain_key": [entry.domain_key for entry in known],
-        "k_snapshot_id": [entry.snapshot_id for entry in known],
-        "k_scopes": [str(entry.scopes) for entry in known],
-        "k_specs": [str(entry.specs) for entry in known],
-    }
-    for name in recordings[0].columns:
-        columns[name] = [each.columns[name] for each in recordings]
-    return {name: arrays.literal(values) for name, values in columns.items()}
-
-
-def _about(recordings: Iterable[Recording]) -> dict[str, str]:
-    return about.organizations(each.entry.organization_id for each in recordings)
-
-
 def _outside() -> OutsideToken:
     return OutsideToken("the decision is not of the organization and the domains that the token is for")
 
@@ -411,20 +294,3 @@ def _missing(posted: Posted, entry: Entry) -> Refused:
     return NoActiveSpec(
         f"no active spec of domain {entry.domain} governs intent {posted.intent!r} at stage {posted.stage}"
     )
-
-
-def _settle(answer: asyncio.Future[tuple[str, str]], row: Mapping[str, Any]) -> None:
-    if answer.done():
-        return
-    if not row["fresh"]:
-        answer.set_exception(_Stale())
-    elif row["decision"] is None:
-        answer.set_exception(_Present())
-    else:
-        answer.set_result((row["decision"], row["verdict"]))
-
-
-def _give(group: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in group:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)

@@ -25,7 +25,7 @@ from mandate.controlplane import logs
 from mandate.controlplane.access import grants, ledger
 from mandate.controlplane.api.app import application
 from mandate.controlplane.governance.startup import name_mistakes
-from mandate.controlplane.recorder import LANES
+from mandate.controlplane.grouping import LANES
 from mandate.controlplane.watching import watch
 from mandate.controlplane.wire import Protocol
 from mandate.errors import DatabaseError, NoDatabase, ServiceFailed, UsageError

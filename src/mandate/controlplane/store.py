@@ -219,6 +219,15 @@ class Store:
 
         return await self._adapting(ask)
 
+    def known_reach(self, principal: Principal) -> Reach | None:
+        """The same for a principal of one organization, as far as it is in memory; None: ask `reach`."""
+        if principal.organization_id is None or self._dialect is None:
+            return None
+        domains = None if principal.domains is None else self._reached.get(principal)
+        if domains is None and principal.domains is not None:
+            return None
+        return Reach(self._dialect.version, principal.organization_id, domains)
+
     async def _principal(self, dialect: Dialect) -> _Own:
         """What keeps a statement inside what the principal of this request may see."""
         principal = current()

@@ -24,8 +24,14 @@ _SERVER_SETTINGS = {
 _READING = {"plan_cache_mode": "force_custom_plan"}
 _READ_ONLY = "-c default_transaction_read_only=on"
 # The same few statements for ever, over arrays of any length: planned once, and not for the few rows that the
-# planner expects of an array it cannot see.
-_WRITING = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_nestloop": "off"}
+# planner expects of an array it cannot see, nor for tables (foreign keys are looked up in them) that were empty
+# when they were planned.
+_WRITING = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_nestloop": "off",
+    "enable_seqscan": "off",
+}
 
 # Notice a peer that vanished without a word.
 CLIENT_SETTINGS: dict[str, Any] = {

@@ -78,6 +78,17 @@ class Authority:
             raise NotAuthenticated("the token has expired", given=True)
         return found.principal
 
+    def known(self, authorization: str | None) -> Principal | None:
+        """The same by what is in memory; None: `principal` has to find out, or refuses."""
+        now = time.monotonic()
+        if not self._closed:
+            return EVERYBODY if self._open_until > now else None
+        scheme, _, text = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        found = self._remembered.get(tokens.digest(text.strip()))
+        return found.principal if found and found.until > now and found.expires > now else None
+
     async def _needs_token(self) -> bool:
         if not self._closed and self._open_until <= time.monotonic():
             asked = time.monotonic()

@@ -19,6 +19,7 @@ from mandate.controlplane.access.authority import Authority
 from mandate.controlplane.access.noticing import notice
 from mandate.controlplane.api import access, admin, decisions, records, schemas
 from mandate.controlplane.api.direct import Direct
+from mandate.controlplane.api.express import Express
 from mandate.controlplane.api.guard import Guard, answer
 from mandate.controlplane.api.problems import (
     MALFORMED_REQUEST,
@@ -85,17 +86,19 @@ def application(
     """
     store, metrics = Store(reading), Metrics()
     catalogue = Catalogue(store)
+    authority = Authority(reading, closed=closed)
     services = Services(store, catalogue, Recorder(writing, store, catalogue, metrics), writing, metrics)
+    express = Express(services.recorder, metrics, authority)
     metrics.gauges(lambda: _readings(services, reading))
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with reading, writing:
             tasks = [asyncio.create_task(notice(reading, writing))]
             if background is not None:
                 tasks.append(asyncio.create_task(background(catalogue)))
             try:
-                yield
+                yield {"express": express}
             finally:
                 for task in tasks:
                     task.cancel()
@@ -111,7 +114,7 @@ def application(
         redirect_slashes=False,
         responses=problems(400, 414, 421, 431),
     )
-    admit = access.doorkeeper(Authority(reading, closed=closed), problem_of)
+    admit = access.doorkeeper(authority, problem_of)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(DatabaseError, _trouble)
@@ -172,7 +175,7 @@ def _readings(services: Services, reading: Pool) -> Iterator[tuple[str, str, dic
     yield "mandate_catalogue_domains", "Domains whose definitions are in memory", {}, len(ages)
     age = "Age of the oldest definitions in memory; each is checked by every decision that uses it"
     yield "mandate_catalogue_oldest_seconds", age, {}, max(ages, default=0.0)
-    yield "mandate_decisions_in_flight", "Decisions being written", {}, services.recorder.in_flight
+    yield "mandate_decisions_in_flight", "Decisions being written", {}, services.recorder.groups.in_flight
     text = "psycopg_pool's figures of the pool"
     for name, pool in (("reading", reading), ("writing", services.writing)):
         for figure, value in sorted(pool.statistics().items()):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from mandate.controlplane import intake, outcomes
 from mandate.controlplane.api import batch, bodies, query, schemas
-from mandate.controlplane.api.guard import exchange
+from mandate.controlplane.api.guard import begun, exchange
 from mandate.controlplane.api.problems import NO_SUCH_DECISION, Problem
 from mandate.controlplane.api.records import one_decision
 from mandate.controlplane.api.routing import (
@@ -26,6 +26,7 @@ from mandate.controlplane.api.routing import (
     uuid_in_path,
 )
 from mandate.controlplane.api.trouble import REFUSALS, problem_of
+from mandate.controlplane.intake import Posted
 from mandate.errors import MandateError
 
 
@@ -89,11 +90,8 @@ def decide(services: Services) -> Handler:
         The same decision_id with the same body again: 200 and the verdict that is recorded.
         """
         no_parameters(request)
-        body = await bodies.read(request)
-        began = perf_counter()
         try:
-            posted = intake.read_decision(body, _traceparent(request))
-            services.metrics.read.observe(perf_counter() - began)
+            posted = await _posted(services, request)
             exchange(request).decision_id = posted.decision_id
             recorded = await services.recorder.record(posted)
         except tuple(REFUSALS) as error:
@@ -102,6 +100,19 @@ def decide(services: Services) -> Handler:
         return json_response(answer, 201 if recorded.created else 200)
 
     return decide
+
+
+async def _posted(services: Services, request: Request) -> Posted:
+    if (before := begun(request.scope)) is not None:
+        exchange(request).decision_id = before.posted.decision_id
+        if before.error is not None:
+            raise before.error
+        return before.posted
+    body = await bodies.read(request)
+    began = perf_counter()
+    posted = intake.read_decision(body, _traceparent(request))
+    services.metrics.read.observe(perf_counter() - began)
+    return posted
 
 
 def _batch(services: Services) -> Handler:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mandate.controlplane import logs
 from mandate.controlplane.access.principal import Principal, acting_as
 from mandate.controlplane.api.problems import (
     HEADERS_TOO_LARGE,
@@ -24,17 +25,36 @@ from mandate.controlplane.api.problems import (
     Problem,
 )
 from mandate.controlplane.api.query import decoded
+from mandate.controlplane.intake import Posted
 from mandate.controlplane.metrics import Metrics
 from mandate.controlplane.store import UUID_PATTERN
 
 MAX_URL_BYTES = 16 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 
-log = structlog.get_logger("mandate.request")
+log = structlog.get_logger(logs.REQUEST_LOGGER)
 
 Admit = Callable[[Request], Awaitable[Principal | None]]
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.%]+\]|[^:\[\]/@\s]+)(:\d{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """How far a request came on the short way (see `express`) that the long way has to finish.
+
+    `error` is the end of it; without one nothing is written.
+    """
+
+    started: float
+    posted: Posted
+    error: Exception | None
+
+
+def begun(scope: Scope) -> Begun | None:
+    """What of a request is done already."""
+    found: Begun | None = scope.get("mandate.begun")
+    return found
 
 
 @dataclass
@@ -88,7 +108,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        current = Exchange()
+        before = begun(scope)
+        current = Exchange(started=before.started) if before else Exchange()
         # HEAD is GET whose body the server leaves out.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         inner: Scope = {**scope, "method": method, "mandate.exchange": current}
@@ -104,7 +125,7 @@ class Guard:
             await self._guarded(inner, receive, note_status)
         finally:
             method = method if "endpoint" in inner else "?"
-            self._metrics.requests.labels(method, current.status or 0).inc()
+            self._metrics.request(method, current.status or 0)
             _log(scope["method"], inner, current)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,7 +216,7 @@ def _log(method: str, scope: Scope, current: Exchange) -> None:
     elif ours:
         log.warning("request", **fields)
     else:
-        log.info("request", **fields)
+        logs.request(fields)
 
 
 def _path(scope: Scope) -> str:

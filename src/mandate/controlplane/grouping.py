@@ -1,0 +1,203 @@
+"""Group commit: decisions that arrive together are written by one statement, in one transaction.
+
+A decision is answered only after its rows are committed. What is posted twice is recorded once: the statement
+leaves an existing decision_id alone, so any group may be sent again when nobody knows what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from mandate.controlplane.access import about
+from mandate.controlplane.catalogue import Catalogue, Entry
+from mandate.controlplane.dialect import DIALECTS, may_be_outdated
+from mandate.controlplane.metrics import Metrics
+from mandate.controlplane.recording import Recording
+from mandate.controlplane.store import SchemaChanging, Store
+from mandate.errors import DatabaseError, DatabaseUnavailable, DiskFull
+from mandate.postgres import arrays
+from mandate.postgres.connection import Row
+from mandate.postgres.pool import Pool
+
+LANES = 2  # statements under way at a time
+MOST_IN_GROUP = 128
+MOST_BYTES_IN_GROUP = 4 * 1024 * 1024
+
+
+class Stale(Exception):
+    """Not written: the decision was judged by something that is not the newest any more."""
+
+
+class Present(Exception):
+    """Not written: the decision_id is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """JSON texts of what is in the record now."""
+
+    decision: str
+    verdict: str
+
+
+Answer = Callable[[Written | Exception], None]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    recording: Recording
+    answer: Answer
+
+
+class Groups:
+    """Writes judged decisions. `pool` is a writing one."""
+
+    def __init__(
+        self, pool: Pool, store: Store, catalogue: Catalogue, metrics: Metrics, *, lanes: int = LANES
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self._lanes = lanes
+        self._waiting: deque[_Waiting] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Decisions that are judged and whose write is not yet answered, batches apart."""
+        return self._in_flight
+
+    def submit(self, recording: Recording, answer: Answer) -> None:
+        """Have a decision written. `answer` is called once: with what was written, with Stale or Present, or
+        with what went wrong."""
+        self._in_flight += 1
+        self._waiting.append(_Waiting(recording, answer))
+        if self._busy < self._lanes:
+            self._busy += 1
+            task = asyncio.create_task(self._work())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def write(self, group: Sequence[Recording]) -> list[Row]:
+        """Write recordings of one schema version, no decision_id twice. Raises DatabaseError."""
+        version = group[0].entry.version
+        rows = await self._pool.rows(DIALECTS[version].own["record"], parameters(group), _about(group))
+        self._count(group, rows)
+        return rows
+
+    def _count(self, group: Sequence[Recording], rows: Sequence[Row]) -> None:
+        self._metrics.groups.observe(len(group))
+        for row in rows:
+            if row["decision"] is not None:
+                columns = group[row["place"]].columns
+                self._metrics.verdict(columns["verdict"], columns["stage"])
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._write(self._take())
+        finally:
+            # At once: what is submitted before the loop hears of the end of this task must get a new one.
+            self._busy -= 1
+
+    def _take(self) -> list[_Waiting]:
+        """The next group: of one schema version, no decision_id twice, bounded in number and in bytes."""
+        group: list[_Waiting] = []
+        later: list[_Waiting] = []
+        seen: set[str] = set()
+        size = 0
+        while self._waiting and len(group) < MOST_IN_GROUP and size < MOST_BYTES_IN_GROUP:
+            waiting = self._waiting.popleft()
+            decision_id = waiting.recording.posted.decision_id
+            fits = not group or waiting.recording.entry.version == group[0].recording.entry.version
+            if fits and decision_id not in seen:
+                group.append(waiting)
+                seen.add(decision_id)
+                size += len(waiting.recording.posted.body)
+            else:
+                later.append(waiting)
+        self._waiting.extendleft(reversed(later))
+        # Two groups that share decisions lock them in the same order.
+        group.sort(key=lambda waiting: waiting.recording.posted.decision_id)
+        return group
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        try:
+            rows = await self.write([waiting.recording for waiting in group])
+        except DatabaseError as error:
+            await self._refused(group, error)
+        except Exception as error:  # noqa: BLE001 - every caller must hear of it
+            self._give(group, error)
+        else:
+            self._in_flight -= len(group)
+            for row in rows:
+                group[row["place"]].answer(_became(row))
+
+    async def _refused(self, group: Sequence[_Waiting], error: DatabaseError) -> None:
+        """Nothing of the group was written. In another dialect, or each alone, most of it may be."""
+        version = group[0].recording.entry.version
+        try:
+            if may_be_outdated(error.sqlstate) and await self._store.schema_version() != version:
+                self._catalogue.forget()
+                self._give(group, Stale())
+                return
+        except DatabaseError as later:
+            error = later
+        if len(group) == 1 or is_hopeless(error):
+            changing = may_be_outdated(error.sqlstate)
+            self._give(group, SchemaChanging(error.message, **error.fields) if changing else error)
+            return
+        for waiting in group:
+            await self._write([waiting])
+
+    def _give(self, group: Sequence[_Waiting], error: Exception) -> None:
+        self._in_flight -= len(group)
+        for waiting in group:
+            waiting.answer(error)
+
+
+def is_hopeless(error: DatabaseError) -> bool:
+    """Whether one by one would fare no better: PostgreSQL is away, full, or was told to stop waiting."""
+    return isinstance(error, DatabaseUnavailable | DiskFull) or error.sqlstate == "57014"
+
+
+def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
+    """The arrays of record.sql: a row for each recording, and one for each entry that they were judged by."""
+    entries: dict[int, tuple[int, Entry]] = {}
+    judged_by = []
+    for each in recordings:
+        at, _ = entries.setdefault(id(each.entry), (len(entries), each.entry))
+        judged_by.append(str(at))
+    known = [entry for _, entry in entries.values()]
+    columns: dict[str, list[str | None]] = {
+        "place": [str(at) for at in range(len(recordings))],
+        "judged_by": [*judged_by],
+        "k_place": [str(at) for at in range(len(known))],
+        "k_organization_id": [entry.organization_id for entry in known],
+        "k_domain": [entry.domain for entry in known],
+        "k_domain_key": [entry.domain_key for entry in known],
+        "k_snapshot_id": [entry.snapshot_id for entry in known],
+        "k_scopes": [str(entry.scopes) for entry in known],
+        "k_specs": [str(entry.specs) for entry in known],
+    }
+    for name in recordings[0].columns:
+        columns[name] = [each.columns[name] for each in recordings]
+    return {name: arrays.literal(values) for name, values in columns.items()}
+
+
+def _about(group: Iterable[Recording]) -> dict[str, str]:
+    return about.organizations(each.entry.organization_id for each in group)
+
+
+def _became(row: Row) -> Written | Exception:
+    if not row["fresh"]:
+        return Stale()
+    if row["decision"] is None:
+        return Present()
+    return Written(row["decision"], row["verdict"])
