@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, AsyncRawCursor, OperationalError
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import DeadlockDetected
 from psycopg.rows import dict_row
@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from mandate.errors import DatabaseUnavailable
 from mandate.postgres.connection import Params, Query, Row, Target, translate, translated
+from mandate.postgres.numbered import numbered
 
 # Given at connection time, so that no SET ever changes a connection that somebody else gets next.
 _SERVER_SETTINGS = {
@@ -24,8 +25,7 @@ _SERVER_SETTINGS = {
 _READING = {"plan_cache_mode": "force_custom_plan"}
 _READ_ONLY = "-c default_transaction_read_only=on"
 # The same few statements for ever, over arrays of any length: planned once, and not for the few rows that the
-# planner expects of an array it cannot see, nor for tables (foreign keys are looked up in them) that were empty
-# when they were planned.
+# planner expects of an array it cannot see, nor for tables, in which keys are looked up, that are empty yet.
 _WRITING = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
@@ -155,10 +155,20 @@ async def _fetch(
     connection: AsyncConnection[Row], query: Query, params: Params, settings: Mapping[str, str] | None
 ) -> list[Row]:
     if not settings:
-        cursor = await connection.execute(query, params)
+        cursor = await _execute(connection, query, params)
         return await cursor.fetchall()
     # In one round trip. SET LOCAL, never SET: the connection is somebody else's next.
     async with connection.pipeline(), connection.transaction():
         await connection.execute(_SET_LOCAL, (list(settings), list(settings.values())))
-        cursor = await connection.execute(query, params)
+        cursor = await _execute(connection, query, params)
     return await cursor.fetchall()
+
+
+async def _execute(
+    connection: AsyncConnection[Row], query: Query, params: Params
+) -> AsyncCursor[Row] | AsyncRawCursor[Row]:
+    if not isinstance(query, bytes) or not isinstance(params, Mapping):
+        return await connection.execute(query, params)
+    statement, names = numbered(query)
+    cursor = AsyncRawCursor(connection, row_factory=dict_row)
+    return await cursor.execute(statement, [params[name] for name in names])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ class Authority:
         self._pool = pool
         self._closed = closed
         self._open_until = 0.0
+        self._renewing: dict[bytes, asyncio.Task[None]] = {}
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[_Answer]] = {}
 
@@ -82,20 +83,46 @@ class Authority:
         """The same by what is in memory; None: `principal` has to find out, or refuses."""
         now = time.monotonic()
         if not self._closed:
+            if self._open_until - now < TRUST_SECONDS / 2:
+                self._renew(b"", self._look)
             return EVERYBODY if self._open_until > now else None
         scheme, _, text = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        found = self._remembered.get(tokens.digest(text.strip()))
-        return found.principal if found and found.until > now and found.expires > now else None
+        text = text.strip()
+        token_id, digest = tokens.token_id(text), tokens.digest(text)
+        found = self._remembered.get(digest)
+        if found is None or token_id is None or found.until <= now or found.expires <= now:
+            return None
+        if found.until - now < TRUST_SECONDS / 2:
+            self._renew(digest, lambda: self._verify(token_id, digest))
+        return found.principal
+
+    def _renew(self, what: bytes, ask: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Ask in time what will be asked again, so that nobody has to wait for it. What that runs into is
+        said to whoever comes when nothing is known any more."""
+
+        async def asking() -> None:
+            try:
+                await ask()
+            except MandateError:
+                pass
+            finally:
+                del self._renewing[what]
+
+        if what not in self._renewing:
+            self._renewing[what] = asyncio.create_task(asking())
 
     async def _needs_token(self) -> bool:
         if not self._closed and self._open_until <= time.monotonic():
-            asked = time.monotonic()
-            if (await self._pool.rows(_EXISTS))[0]["found"] and (await self._pool.rows(_ANY))[0]["found"]:
-                self._closed = True
-            self._open_until = asked + TRUST_SECONDS
+            await self._look()
         return self._closed
+
+    async def _look(self) -> None:
+        asked = time.monotonic()
+        if (await self._pool.rows(_EXISTS))[0]["found"] and (await self._pool.rows(_ANY))[0]["found"]:
+            self._closed = True
+        self._open_until = max(self._open_until, asked + TRUST_SECONDS)
 
     async def _verify(self, token_id: str, digest: bytes) -> _Remembered:
         asked, row = await self._shared(token_id, digest)
