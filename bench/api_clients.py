@@ -4,8 +4,8 @@
 
 Each keeps one connection and has one request under way. They share the machine with what they measure, so
 they do no more than they must: requests are cut from a template, answers are looked at for their status and
-their length. Ends after so many seconds or decisions. Prints JSON: decisions, seconds, the milliseconds at the
-50th and 99th percentile, and the processor time of the clients in microseconds per decision.
+their length. Ends after so many seconds or decisions. Prints JSON: decisions, seconds, the milliseconds at
+the 50th and 99th percentile, and the processor time of the clients in microseconds per decision.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ leaves an existing decision_id alone, so any group may be sent again when nobody
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from mandate.controlplane.access import about
 from mandate.controlplane.catalogue import Catalogue, Entry
 from mandate.controlplane.dialect import DIALECTS, may_be_outdated
 from mandate.controlplane.metrics import Metrics
-from mandate.controlplane.recording import Recording
+from mandate.controlplane.recording import Columns, Recording
 from mandate.controlplane.store import SchemaChanging, Store
 from mandate.errors import DatabaseError, DatabaseUnavailable, DiskFull
 from mandate.postgres import arrays
@@ -93,10 +93,9 @@ class Groups:
 
     def _count(self, group: Sequence[Recording], rows: Sequence[Row]) -> None:
         self._metrics.groups.observe(len(group))
-        for row in rows:
-            if row["decision"] is not None:
-                columns = group[row["place"]].columns
-                self._metrics.verdict(columns["verdict"], columns["stage"])
+        written = (group[row["place"]].columns for row in rows if row["decision"] is not None)
+        for (verdict, stage), count in Counter((each.verdict, each.stage) for each in written).items():
+            self._metrics.verdict(verdict, stage, count)
 
     async def _work(self) -> None:
         try:
@@ -175,7 +174,7 @@ def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
         at, _ = entries.setdefault(id(each.entry), (len(entries), each.entry))
         judged_by.append(str(at))
     known = [entry for _, entry in entries.values()]
-    columns: dict[str, list[str | None]] = {
+    columns: dict[str, Iterable[str | None]] = {
         "place": [str(at) for at in range(len(recordings))],
         "judged_by": [*judged_by],
         "k_place": [str(at) for at in range(len(known))],
@@ -186,8 +185,9 @@ def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
         "k_scopes": [str(entry.scopes) for entry in known],
         "k_specs": [str(entry.specs) for entry in known],
     }
-    for name in recordings[0].columns:
-        columns[name] = [each.columns[name] for each in recordings]
+    columns.update(
+        zip(Columns._fields, zip(*(each.columns for each in recordings), strict=True), strict=True)
+    )
     return {name: arrays.literal(values) for name, values in columns.items()}
 
 

@@ -100,9 +100,12 @@ def request(fields: Mapping[str, object]) -> None:
     if _request_log is None:
         structlog.get_logger(REQUEST_LOGGER).info("request", **fields)
         return
-    timestamp = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
-    said = {"timestamp": timestamp, "level": "info", "logger": REQUEST_LOGGER, "event": "request", **fields}
-    _request_log.put(f"{_encode(said)}\n")
+    timestamp = datetime.now(UTC).isoformat()[:-6]
+    said = ", ".join([f'"{name}": {_encode(value)}' for name, value in fields.items()])
+    _request_log.put(
+        f'{{"timestamp": "{timestamp}Z", "level": "info", "logger": "{REQUEST_LOGGER}", '
+        f'"event": "request", {said}}}\n'
+    )
 
 
 def open_log(directory: Path | None) -> Path:

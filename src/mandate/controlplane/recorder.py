@@ -135,7 +135,7 @@ class Recorder:
         """Judge a decision by what is in memory. None: `record` has to look further, or refuses it."""
         key = place(posted)
         entry = self._catalogue.get(key)
-        if entry is None or entry.snapshot_id is None or given_attribution(posted) is not None:
+        if entry is None or entry.snapshot_id is None or not posted.complete:
             return None
         reach = self._store.known_reach(principal)
         if principal.organization_id is not None:
@@ -200,7 +200,7 @@ class Recorder:
         ]
 
     async def _judged(self, posted: Posted, *, fresh: bool) -> Recording:
-        key, complete = place(posted), given_attribution(posted) is None
+        key, complete = place(posted), posted.complete
         if current().organization_id not in (None, key.organization_id):
             raise _outside()
         entry = None if fresh else self._catalogue.get(key)
@@ -270,7 +270,9 @@ _ASKED = ("decision_id", "organization_id", "domain", "intent", "stage", "actor"
 
 def _asked(recordings: Sequence[Recording]) -> dict[str, str]:
     """The arrays of recorded.sql."""
-    columns = {name: [each.columns[name] for each in recordings] for name in _ASKED}
+    columns: dict[str, list[str | None]] = {
+        name: [getattr(each.columns, name) for each in recordings] for name in _ASKED
+    }
     posted = [each.posted for each in recordings]
     given = [given_attribution(each) for each in posted]
     columns["place"] = [str(at) for at in range(len(posted))]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -26,17 +26,49 @@ _MOST_TRACED = 50
 _MOST_EXPLANATION = 4000
 _SEVERITY = {Verdict.BLOCK: "critical", Verdict.PAUSE: "warning"}
 _EMPTY = "[]"
+_PLAINLY_RECORDED = '{"type":"DECISION_RECORDED"}'
 _TICK = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+class Columns(NamedTuple):
+    """One row of record.sql's arrays, each value as PostgreSQL reads it."""
+
+    decision_id: str
+    organization_id: str
+    domain: str
+    intent: str
+    stage: str
+    actor: str
+    target: str
+    body: str
+    timestamp: str
+    received: str
+    spec_id: str | None
+    spec_version: str | None
+    verdict_id: str
+    snapshot_id: str | None
+    verdict: str
+    matched: str
+    issued: str
+    scope_id: str | None
+    owning_team: str | None
+    explanation: str
+    severity: str
+    summary: str
+    recorded_id: str
+    recorded: str
+    issued_id: str
+    details: str
+
+
+@dataclass(slots=True)
 class Recording:
     """A judged decision, ready to be written."""
 
     posted: Posted
     entry: Entry
     evaluation: Evaluation
-    columns: Mapping[str, str | None]
+    columns: Columns
 
 
 def place(posted: Posted) -> Key:
@@ -58,45 +90,46 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
         assert judge is not None
         found, populated = judge.judge(decision, posted.text)
     issued = max(datetime.now(UTC), posted.received + _TICK)
-    columns = _columns(posted, entry, judge, found, issued)
-    columns["recorded"] = _json(_recorded(posted, populated))
-    return Recording(posted, entry, found, columns)
+    plain = posted.complete and posted.text is None and posted.traceparent is None and not populated
+    recorded = _PLAINLY_RECORDED if plain else _json(_recorded(posted, populated))
+    return Recording(posted, entry, found, _columns(posted, entry, judge, found, issued, recorded))
 
 
 def _columns(
-    posted: Posted, entry: Entry, judge: Judge | None, found: Evaluation, issued: datetime
-) -> dict[str, str | None]:
+    posted: Posted, entry: Entry, judge: Judge | None, found: Evaluation, issued: datetime, recorded: str
+) -> Columns:
     verdict_id, recorded_id, issued_id = _identifiers()
     explanation = explain(found)
     scope = found.scope
     received = posted.received.isoformat()
-    return {
-        "decision_id": posted.decision_id,
-        "organization_id": entry.organization_id,
-        "domain": entry.domain,
-        "intent": posted.intent or "",
-        "stage": (posted.stage or Stage.PROPOSED).value,
-        "actor": posted.actor,
-        "target": posted.target,
-        "body": posted.body,
-        "timestamp": posted.timestamp.isoformat() if posted.timestamp else received,
-        "received": received,
-        "spec_id": judge.spec_id if judge else None,
-        "spec_version": str(judge.version) if judge else None,
-        "verdict_id": verdict_id,
-        "snapshot_id": entry.snapshot_id,
-        "verdict": found.verdict.value,
-        "matched": _json(found.matched_policy_ids) if found.matched_policy_ids else _EMPTY,
-        "issued": issued.isoformat(),
-        "scope_id": scope.scope_id if scope else None,
-        "owning_team": scope.owning_team if scope else None,
-        "explanation": explanation,
-        "severity": _SEVERITY.get(found.verdict, "info"),
-        "summary": _summary(found),
-        "recorded_id": recorded_id,
-        "issued_id": issued_id,
-        "details": _json(_details(entry, found, explanation)),
-    }
+    return Columns(
+        posted.decision_id,
+        entry.organization_id,
+        entry.domain,
+        posted.intent or "",
+        (posted.stage or Stage.PROPOSED).value,
+        posted.actor,
+        posted.target,
+        posted.body,
+        posted.timestamp.isoformat() if posted.timestamp else received,
+        received,
+        judge.spec_id if judge else None,
+        str(judge.version) if judge else None,
+        verdict_id,
+        entry.snapshot_id,
+        found.verdict.value,
+        _json(found.matched_policy_ids) if found.matched_policy_ids else _EMPTY,
+        issued.isoformat(),
+        scope.scope_id if scope else None,
+        scope.owning_team if scope else None,
+        explanation,
+        _SEVERITY.get(found.verdict, "info"),
+        _summary(found),
+        recorded_id,
+        recorded,
+        issued_id,
+        _json(_details(entry, found, explanation)),
+    )
 
 
 def _summary(found: Evaluation) -> str:
@@ -121,13 +154,14 @@ def _condition(condition: ConditionTrace) -> str:
 
 def given_attribution(posted: Posted) -> dict[str, str | None] | None:
     """What an incompletely attributed decision did say; None for a complete one."""
-    given = {
+    if posted.complete:
+        return None
+    return {
         "organization_id": posted.organization_id,
         "domain": posted.domain,
         "intent": posted.intent,
         "stage": posted.stage.value if posted.stage else None,
     }
-    return None if all(given.values()) else given
 
 
 def _recorded(posted: Posted, populated: Sequence[Populated]) -> dict[str, Any]:

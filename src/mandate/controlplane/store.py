@@ -19,7 +19,7 @@ from mandate.postgres.connection import Row
 from mandate.postgres.pool import Pool
 
 T = TypeVar("T")
-UUID_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _MOST_REACHED = 10_000
 

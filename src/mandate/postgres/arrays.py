@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 
 def literal(values: Iterable[str | None]) -> str:
     """An array of texts as PostgreSQL reads it, for a parameter that the statement casts (`::text[]`)."""
-    return "{" + ",".join(map(_element, values)) + "}"
+    elements = list(values)
+    if None not in elements:
+        # No text of PostgreSQL's has a NUL in it. All at once, unless somebody tries one nevertheless.
+        joined = "\0".join(cast(list[str], elements))
+        if joined.count("\0") == len(elements) - 1:
+            return '{"' + _escaped(joined).replace("\0", '","') + '"}'
+    return "{" + ",".join(map(_element, elements)) + "}"
 
 
 def _element(value: str | None) -> str:
     if value is None:
         return "NULL"
-    if "\\" in value or '"' in value:
-        value = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{value}"'
+    return f'"{_escaped(value)}"'
+
+
+def _escaped(text: str) -> str:
+    if "\\" in text or '"' in text:
+        return text.replace("\\", "\\\\").replace('"', '\\"')
+    return text
