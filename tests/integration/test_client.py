@@ -7,11 +7,13 @@ import inspect
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, assert_type
 from uuid import uuid4
 
 import pytest
 from tests.posting import ORGANIZATION, Point, counted, decision_point
+from tests.relay import tls_proxy
 
 from mandate.client import (
     AsyncClient,
@@ -25,11 +27,18 @@ from mandate.client import (
     Verdict,
     current_verdict,
     governed,
+    transport,
 )
-from mandate.client.documents import DecisionFields
+from mandate.client.documents import Attribution, DecisionFields
 from mandate.postgres.embedded_host import free_port
 
 SCOPE = {"service": "payments", "agent": "refund-agent", "environment": "prod"}
+ATTRIBUTION: Attribution = {
+    "organization_id": ORGANIZATION,
+    "domain": "finance",
+    "actor": "refund-agent",
+    "scope": SCOPE,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +52,11 @@ def address(point: Point) -> str:
 
 
 def client_of(point: Point) -> Client:
-    return Client(
-        address(point), organization_id=ORGANIZATION, domain="finance", actor="refund-agent", scope=SCOPE
-    )
+    return Client(address(point), **ATTRIBUTION)
 
 
 def async_client_of(point: Point) -> AsyncClient:
-    return AsyncClient(
-        address(point), organization_id=ORGANIZATION, domain="finance", actor="refund-agent", scope=SCOPE
-    )
+    return AsyncClient(address(point), **ATTRIBUTION)
 
 
 @pytest.fixture
@@ -303,6 +308,31 @@ def test_coroutine_functions_and_methods_are_governed_too(point: Point) -> None:
             assert details[-1]["details"] == {"exception": "CancelledError"}
 
     asyncio.run(work())
+
+
+def test_over_tls_only_a_certificate_that_is_trusted_will_do(
+    point: Point, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_proxy(point.service.port, tmp_path) as (port, certificate):
+        try:
+            for trusted, host in ((False, "localhost"), (True, "127.0.0.1"), (True, "localhost")):
+                transport._certificates.cache_clear()
+                if trusted:
+                    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+                with Client(f"https://{host}:{port}", deadline=1, **ATTRIBUTION) as client:
+                    if trusted and host == "localhost":
+                        assert client.decide(**refund_of(740)).verdict == "PAUSE"
+                        assert asyncio.run(_decided(f"https://{host}:{port}")) == "PAUSE"
+                    else:
+                        with pytest.raises(Unavailable, match=r"(?i)certificate verify failed"):
+                            client.decide(**refund_of(740))
+        finally:
+            transport._certificates.cache_clear()
+
+
+async def _decided(url: str) -> str:
+    async with AsyncClient(url, **ATTRIBUTION) as client:
+        return (await client.decide(**refund_of(740))).verdict
 
 
 def test_where_nobody_answers_nothing_is_done_unless_that_was_chosen(
