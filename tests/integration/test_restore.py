@@ -17,10 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.backup_work import DECISIONS, dropping_what_is_made, fill, work_on
+from tests.posting import ORGANIZATION
 from tests.rollback_process import POINTS
 from tests.servers import DatabaseFactory
 from tests.stepping import context
 
+from mandate.controlplane.access import ledger
+from mandate.controlplane.access.principal import Role
 from mandate.errors import AwaitingApproval, BackupFailed, DatabaseError, LockNotAvailable, WriterConnected
 from mandate.postgres import database as databases
 from mandate.postgres import programs
@@ -118,7 +121,12 @@ def test_it_goes_back_and_keeps_what_was(
 ) -> None:
     target = database("v7", server=any_postgres)
     with dropping_what_is_made(target):
+        with connect(target) as session:
+            tokens = [ledger.create(session, Role.AUDITOR, ORGANIZATION).token]
         migrated = prepare(target, tmp_path)
+        with connect(target) as session:
+            tokens.append(ledger.create(session, Role.AGENT, ORGANIZATION).token)
+            assert ledger.revoke(session, tokens[0].split("_")[1])
         asked: list[Loss] = []
 
         def approve(loss: Loss) -> bool:
@@ -136,6 +144,10 @@ def test_it_goes_back_and_keeps_what_was(
         with connect(target) as session:
             assert session.value("SHOW search_path") == "mandate, public"
             assert session.value("SELECT count(*) FROM verdict_events") == DECISIONS
+            # What was revoked since the backup stays revoked, what was made since stays.
+            held = {each["token_id"]: each["status"] for each in ledger.listed(session)}
+            assert held == {tokens[0].split("_")[1]: "revoked", tokens[1].split("_")[1]: "valid"}
+            assert not list(tmp_path.glob("tokens*"))
         with connect(target.with_database(found["database_kept"])) as session:
             assert migrations.schema_version(session) == 8
             assert session.value("SELECT count(*) FROM domains WHERE domain = 'late'") == 1
@@ -152,12 +164,15 @@ def test_without_approval_nothing_changes_and_the_restore_is_kept(migrated: Migr
         restore.rollback_from_backup(migrated.rollback(approve=lambda _: False))
     assert caught.value.exit_code == 10
     assert migrated.version() == 8
+    with connect(migrated.target) as session:
+        ledger.create(session, Role.AGENT, ORGANIZATION)  # the first, which the backup knows nothing of
     rollback = migrated.rollback()
     with databases.maintenance(migrated.target) as session:
         oid = session.value("SELECT oid FROM pg_database WHERE datname = %s", (rollback.beside,))
     restore.rollback_from_backup(rollback)
     with connect(migrated.target) as session:
         now = session.value("SELECT oid FROM pg_database WHERE datname = current_database()")
+        assert ledger.exist(session)
     assert now == oid, "restored a second time"
 
 

@@ -1,7 +1,8 @@
 """Rollback from a backup: restored beside, compared, and swapped in by name.
 
 Nothing happens to the database in use before the swap, and the swap is one transaction. What was
-written since the backup is exported first; the old database is kept under another name.
+written since the backup is exported first, and tokens stay as they are; the old database is kept under
+another name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mandate.postgres import database, dump
 from mandate.postgres.connection import Row, Session, Target
 from mandate.postgres.database import Mark
 from mandate.rekey.fingerprint import Fingerprint
-from mandate.runbook import backup, manifest, migrations, space, writers, written_since
+from mandate.runbook import backup, manifest, migrations, space, tokens_kept, writers, written_since
 from mandate.runbook import scratch as scratches
 from mandate.runbook.manifest import Description
 from mandate.runbook.scratch import Expected, Work
@@ -33,7 +34,8 @@ from mandate.runbook.step import Context
 from mandate.runbook.written_since import Loss
 
 _IN_USE = "55006"
-_JOURNAL = "mandate_conductor."
+# The journal goes on, and tokens stay what they are.
+_NOT_OF_THE_BACKUP = ("mandate_conductor.", f"{tokens_kept.SCHEMA}.")
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,12 @@ def _swap_when_approved(rollback: Rollback, keeper: Session) -> Loss:
                     f"the rollback of {rollback.name} was not approved: nothing was changed",
                     hint=f"what was written since the backup is exported in {loss.export}",
                 )
+            tokens = tokens_kept.save(current, work.target, work.directory)
             rollback.release()
             database.allow_connections(keeper, rollback.name, False)
             _refuse_clients(rollback, database.clients(keeper, rollback.name), current.pid)
+        if tokens is not None:
+            tokens_kept.put(tokens, keeper.server_version, work.target.with_database(rollback.beside))
         _swap(rollback, keeper)
     except BaseException:
         _open_again(rollback)
@@ -293,11 +298,11 @@ def _verify(rollback: Rollback, description: Description) -> dict[str, Fingerpri
     with work.session() as session, work.helpers() as helpers:
         version = migrations.schema_version(session)
         found = scratches.measure(session, helpers, work.reporter, "verify after the swap")
-    expected = _without_journal(_fingerprints(description))
+    expected = _of_the_backup(_fingerprints(description))
     try:
         if version != description.schema_version:
             raise BackupFailed(f"it is at version {version} instead of {description.schema_version}")
-        scratches.require_equal(expected, _without_journal(found))
+        scratches.require_equal(expected, _of_the_backup(found))
     except BackupFailed as error:
         raise NeedsPerson(
             f"{rollback.name} was rolled back, but it is not what was backed up: {error.message}",
@@ -306,5 +311,5 @@ def _verify(rollback: Rollback, description: Description) -> dict[str, Fingerpri
     return expected
 
 
-def _without_journal(found: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
-    return {table: each for table, each in found.items() if not table.startswith(_JOURNAL)}
+def _of_the_backup(found: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
+    return {table: each for table, each in found.items() if not table.startswith(_NOT_OF_THE_BACKUP)}

@@ -29,6 +29,9 @@ _GROUPS = 1024
 # Written by the migration itself, not by anybody's work.
 _OF_THE_MIGRATION = frozenset({"mandate.identity_map", "mandate.migration_log"})
 
+# Carried over, see tokens_kept.
+_KEPT = frozenset({"mandate_access.tokens", "mandate_access.revocations"})
+
 # Rows that somebody wrote; the others follow from what is recorded elsewhere, without anybody's doing.
 _WRITTEN: Mapping[str, sql.SQL] = {
     "mandate.spec_events": sql.SQL("actor IS DISTINCT FROM 'recorded as active'"),
@@ -237,7 +240,7 @@ class _LazyFile:
 def _pairs(current: Session, restored: Session) -> list[_Pair]:
     ours = {row["name"]: row for row in current.rows(_TABLE_KEYS_SQL)}
     theirs = {row["name"]: row for row in restored.rows(_TABLE_KEYS_SQL)}
-    names = sorted((ours.keys() | theirs.keys()) - _OF_THE_MIGRATION)
+    names = sorted((ours.keys() | theirs.keys()) - _OF_THE_MIGRATION - _KEPT)
     return [_pair(name, ours.get(name), theirs.get(name)) for name in names]
 
 
