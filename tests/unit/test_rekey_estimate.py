@@ -40,6 +40,7 @@ def sample(**changes: object) -> TableSample:
         "toast_bytes": MIB,
         "copy_seconds": 0.5,
         "finish_seconds": 0.1,
+        "statistics_seconds": 0.0,
         "fingerprint_seconds": 0.2,
         "indexes": {"t_pkey": IndexSample(MIB, 0.3), "t_some": IndexSample(8192, 0.0)},
     }
@@ -167,6 +168,17 @@ def test_jobs_share_the_copy_but_no_index_build() -> None:
     assert four["copy"] == one["copy"] / 4
     assert one["build"] == pytest.approx(1.1)
     assert four["build"] == pytest.approx(1.0)
+
+
+def test_statistics_take_no_longer_for_a_larger_table_than_for_the_rows_that_analyze_reads() -> None:
+    def build(**changes: object) -> float:
+        taken = {"s.t": sample(finish_seconds=0.0, statistics_seconds=0.5, indexes={}, **changes)}
+        phases = estimate.eta_of_sample([new(table="s.t")], taken, 0, {}, Server(), 1).phases
+        return {each.phase: each.seconds for each in phases}["build"]
+
+    assert build(share=0.001, rows=40_000) == 0.5
+    assert build(share=0.001, rows=10_000) == pytest.approx(1.5)
+    assert build(share=0.5, rows=10_000) == pytest.approx(1.0)
 
 
 def test_an_earlier_run_is_scaled_by_rows() -> None:

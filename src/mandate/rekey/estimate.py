@@ -22,8 +22,11 @@ _ROW_OVERHEAD = 28
 _CAUGHT_UP_PER_SECOND = 5000
 # Reading the parents, writing a map and two indexes of it, against copying as many rows.
 _MAP_TIMES = 3
-# Share of what it takes to read a table's rows for their fingerprint.
-_VALIDATION_SHARE = 0.5
+# Shares of the time for hashing a table's rows: to prove a foreign key, and to look for references to no row.
+_VALIDATION_SHARE = 0.3
+_REFERENCES_SHARE = 0.5
+# ANALYZE looks at no more rows of a table, as PostgreSQL is set unless somebody sets it otherwise.
+_ANALYZED_ROWS = 30_000
 _MARGIN_SHARE = 0.1
 _LEAST_MARGIN = 16 * MIB
 # Fewer rows than this say nothing about an index of many.
@@ -68,7 +71,10 @@ class IndexSample:
 
 @dataclass(frozen=True)
 class TableSample:
-    """What copying a part of a table came to: `share` of its blocks, read and written as a run does."""
+    """What copying a part of a table came to: `share` of its blocks, read and written as a run does.
+
+    Seconds: of the copy, of constraints, of statistics, of hashing the rows for their fingerprint.
+    """
 
     share: float
     rows: int
@@ -76,6 +82,7 @@ class TableSample:
     toast_bytes: int
     copy_seconds: float
     finish_seconds: float
+    statistics_seconds: float
     fingerprint_seconds: float
     indexes: Mapping[str, IndexSample]
 
@@ -298,7 +305,10 @@ def eta_of_sample(
     found = [(table, samples[table.table]) for table in new if table.table in samples]
     found = [(table, sample) for table, sample in found if sample.share]
     copies = sum(sample.copy_seconds / sample.share for _, sample in found)
-    finishes = sum(sample.finish_seconds / sample.share for _, sample in found)
+    finishes = sum(
+        sample.finish_seconds / sample.share + sample.statistics_seconds * _statistics_times(sample)
+        for _, sample in found
+    )
     prints = {table.table: sample.fingerprint_seconds / sample.share for table, sample in found}
     builds = [_build_seconds(built, sample) for _, sample in found for built in sample.indexes.values()]
     rows, seconds = sum(s.rows for _, s in found), sum(s.copy_seconds for _, s in found)
@@ -307,17 +317,23 @@ def eta_of_sample(
     build = max([sum(builds) / jobs, *builds]) + finishes / jobs
     caught = (server.writes_per_second or 0) * (copy + build) / _CAUGHT_UP_PER_SECOND
     mapped = _MAP_TIMES * keys * seconds / rows if rows else 0.0
+    mapped += _REFERENCES_SHARE * sum(prints.values()) / jobs
     return Eta(
         "sample",
         (
-            PhaseTime("map", mapped, "from the copy's rate" if keys else None),
+            PhaseTime("map", mapped, "from the copy's and the verification's rate" if keys else None),
             PhaseTime("copy", copy),
             PhaseTime("build", build),
             PhaseTime("catch up", caught, "depends on what clients write"),
-            PhaseTime("foreign keys", proofs, "from the verification's rate"),
+            PhaseTime("foreign keys", proofs / jobs, "from the verification's rate"),
             PhaseTime("verify", 2 * sum(prints.values()) / jobs),
         ),
     )
+
+
+def _statistics_times(sample: TableSample) -> float:
+    """How much longer ANALYZE takes for the whole table than for the sample."""
+    return max(1.0, min(1 / sample.share, _ANALYZED_ROWS / max(1, sample.rows)))
 
 
 def _build_seconds(built: IndexSample, sample: TableSample) -> float:

@@ -14,11 +14,11 @@ from itertools import cycle
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import build, crew, maps, shadow, yielding
+from mandate.rekey import build, crew, maps, row_hash, shadow, yielding
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.direction import FORWARD, mapped, settle
 from mandate.rekey.estimate import IndexSample, TableSample
-from mandate.rekey.fingerprint import fingerprint
+from mandate.rekey.fingerprint import fingerprint_hashed
 from mandate.rekey.model import Graph, NewTable
 
 COPY_SECONDS = 1.0
@@ -95,12 +95,13 @@ def _sample(session: Session, graph: Graph, kept: Catalogue, table: NewTable, se
     )
     rows, copied, took = _copy(session, graph, table, blocks, max(_LEAST_SECONDS, seconds))
     heap, toast = _sizes(session, graph, table)
-    indexes, finish = _build(session, graph, kept, table)
+    indexes, finish, statistics = _build(session, graph, kept, table)
+    hashed = row_hash.expression(session, FORWARD.destination_types(table))
     started = time.monotonic()
-    fingerprint(session, FORWARD.destination(graph, table))
-    hashed = time.monotonic() - started
+    fingerprint_hashed(session, sql.SQL("SELECT * FROM {}").format(FORWARD.destination(graph, table)), hashed)
+    hashing = time.monotonic() - started
     share = copied / blocks if blocks else 0.0
-    return TableSample(share, rows, heap, toast, took, finish, hashed, indexes)
+    return TableSample(share, rows, heap, toast, took, finish, statistics, hashing, indexes)
 
 
 def _copy(
@@ -160,10 +161,10 @@ def _sizes(session: Session, graph: Graph, table: NewTable) -> tuple[int, int]:
 
 def _build(
     session: Session, graph: Graph, kept: Catalogue, table: NewTable
-) -> tuple[dict[str, IndexSample], float]:
-    """The indexes one after another, and the seconds for constraints and statistics."""
+) -> tuple[dict[str, IndexSample], float, float]:
+    """The indexes one after another, and the seconds for constraints and for statistics."""
     found: dict[str, IndexSample] = {}
-    finish = 0.0
+    later = {1: 0.0, 2: 0.0}
     tasks: Sequence[crew.Task] = build.of_table(graph, kept, table)
     for task in tasks:
         started = time.monotonic()
@@ -171,11 +172,11 @@ def _build(
             session.execute(statement)
         took = time.monotonic() - started
         if task.stage:
-            finish += took
+            later[task.stage] += took
         else:
             name = task.name.removeprefix("index ")
             found[name] = IndexSample(_index_size(session, graph, name), took)
-    return found, finish
+    return found, later[1], later[2]
 
 
 def _index_size(session: Session, graph: Graph, name: str) -> int:
