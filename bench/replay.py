@@ -4,9 +4,9 @@
 
 Each round reads what a replay reads with one COPY that throws the rows away, then runs the self-check with
 one process and with one per processor. "Unlike" decisions have a context of their own each, so that nothing
-that was parsed or judged before helps. Prints decisions per second and per second of processor
-time (which a busy machine distorts less): the replay's own, and PostgreSQL's with it. Writes replay.json to
-bench/results/.
+that was parsed or judged before helps; "texts" are the same, and one in ten came with a text. Prints
+decisions per second and per second of processor time (which a busy machine distorts less): the replay's own,
+and PostgreSQL's with it. Writes replay.json to bench/results/.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from mandate.controlplane import seed
-from mandate.controlplane.dialect import DIALECTS
+from mandate.controlplane.dialect import DIALECTS, SCHEMA_VERSION
 from mandate.controlplane.replay import Request, records, replay
 from mandate.controlplane.replay.working import SETTINGS
 from mandate.postgres import embedded
@@ -33,7 +33,7 @@ from mandate.postgres.connection import Target, connect
 from mandate.postgres.embedded import EmbeddedServer
 from mandate.postgres.embedded_host import free_port
 from mandate.progress import Silent
-from mandate.runbook import migrations
+from mandate.runbook import migrations, tenant_keys
 
 HERE = Path(__file__).parent
 TARGET_PER_CORE = 50_000
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--decisions", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--version", type=int, choices=(7, 8), default=8)
+    parser.add_argument("--version", type=int, choices=(7, 8, 9), default=8)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mandate-bench-") as name:
         place = Path(name)
@@ -65,12 +65,20 @@ def main() -> None:
         server = embedded.start(place / "postgresql", port=free_port())
         try:
             target = server.target("bench_replay")
-            migrations.init(target, to=arguments.version)
+            migrations.init(target, to=min(arguments.version, 8))
             say(f"seeding {arguments.decisions:,} decisions")
+            began = time.monotonic()
             seed.load(target, seed.Parameters(decisions=arguments.decisions), Silent())
+            say(f"seeded in {time.monotonic() - began:.0f} s")
+            if arguments.version == 9:
+                engine = tenant_keys.engine(target, Silent())
+                engine.run()
+                engine.finalize()
             found = {"seeded": measure(server, target, arguments)}
             make_unlike(target)
             found["unlike"] = measure(server, target, arguments)
+            give_texts(target)
+            found["texts"] = measure(server, target, arguments)
         finally:
             embedded.stop(server.data_dir)
     report(arguments.decisions, found)
@@ -78,11 +86,11 @@ def main() -> None:
 
 def measure(server: EmbeddedServer, target: Target, arguments: argparse.Namespace) -> list[Round]:
     """Rounds, after one reading that warms the server's cache."""
-    by_copy(target, arguments.version)
+    by_copy(target)
     rounds = []
     for number in range(1, arguments.rounds + 1):
         at = [server_seconds(server)]
-        copy = by_copy(target, arguments.version)
+        copy = by_copy(target)
         at.append(server_seconds(server))
         one, own = by_replay(target, 1, arguments.decisions)
         at.append(server_seconds(server))
@@ -101,17 +109,16 @@ def server_seconds(server: EmbeddedServer) -> float:
     return float(ended + sum(each.user + each.system for each in running))
 
 
-def by_copy(target: Target, version: int) -> float:
+def by_copy(target: Target) -> float:
     """Seconds to read every row that a replay reads, at one go."""
-    dialect = DIALECTS[version]
     selection = records.Selection("-infinity", "infinity", "infinity")
     everything = records.Chunk(records.BEFORE_ALL, records.AFTER_ALL)
     began = time.monotonic()
-    with (
-        connect(target, settings=SETTINGS) as session,
-        records.lines(session, dialect, selection, everything, texts=False) as lines,
-    ):
-        rows = sum(1 for _ in lines)
+    with connect(target, settings=SETTINGS) as session:
+        dialect = DIALECTS[session.value(SCHEMA_VERSION)]
+        texts = records.has_texts(session, dialect)
+        with records.lines(session, dialect, selection, everything, texts=texts) as lines:
+            rows = sum(1 for _ in lines)
     say(f"COPY read {rows:,} rows")
     return time.monotonic() - began
 
@@ -132,6 +139,17 @@ def make_unlike(target: Target) -> None:
             "UPDATE mandate.decision_events SET context = context || jsonb_build_object('trace', decision_id)"
         )
         session.execute("VACUUM ANALYZE mandate.decision_events")
+
+
+def give_texts(target: Target) -> None:
+    """Let one decision in ten have come with a text, which says nothing about what was left out."""
+    with connect(target, settings={"session_replication_role": "replica"}) as session:
+        session.execute(
+            "UPDATE mandate.audit_timeline_entries SET details = details || jsonb_build_object("
+            "'unstructured_context', 'Nobody knows what this is about: ' || repeat(entry_id || ' ', 10))"
+            " WHERE details ->> 'type' = 'DECISION_RECORDED' AND hashtext(decision_id::text) % 10 = 0"
+        )
+        session.execute("VACUUM ANALYZE mandate.audit_timeline_entries")
 
 
 def report(decisions: int, found: dict[str, list[Round]]) -> None:
