@@ -167,12 +167,31 @@ def test_what_the_service_accepts_is_the_same_again(
         assert report.totals.findings == {"same": len(posted)}
         assert len(report.totals.matrix) == (4 if version == 9 else 3)
     if version == 9:
+        a_scope_that_came_later(target)
         the_same_policies_as_candidate(target, tmp_path / "candidate.json")
     raised, populated = without_texts(target)
     with replay(target, Request()) as report:
         assert report.totals.findings["different"] == raised > 5
         assert populated > raised
     databases.drop(target.database)
+
+
+def a_scope_that_came_later(target: Target) -> None:
+    """What failed closed for want of a scope is judged again without it, unless it was there already."""
+    with connect(target) as session:
+        session.execute(
+            "INSERT INTO mandate.scopes (scope_id, domain, organization_id) VALUES ('risk.gone', 'risk', %s)",
+            (ORGANIZATION,),
+        )
+    with replay(target, Request()) as report:
+        assert list(report.lines()) == []
+        assert report.all_the_same
+    with connect(target, settings={"session_replication_role": "replica"}) as session:
+        scope = "UPDATE mandate.scopes SET created_at = %s WHERE scope_id = 'risk.gone'"
+        session.execute(scope, ("-infinity",))
+        with replay(target, Request()) as report:
+            assert {line["intent"] for line in report.lines()} == {"closed"}
+        session.execute(scope, ("infinity",))
 
 
 def the_same_policies_as_candidate(target: Target, path: Path) -> None:

@@ -30,7 +30,14 @@ OWN_STATEMENTS = ("catalogue", "outcome", "reach", "record", "reserve", "resolve
 # These begin with replay.sql of their version.
 REPLAY_STATEMENTS = (
     *("replay_count", "replay_domain", "replay_domains", "replay_ends", "replay_rows"),
-    *("replay_scopes", "replay_snapshot", "replay_spec", "replay_specs", "replay_texts"),
+    *(
+        "replay_scopes",
+        "replay_scopes_then",
+        "replay_snapshot",
+        "replay_spec",
+        "replay_specs",
+        "replay_texts",
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -118,10 +118,16 @@ class Judge:
                 if obstacle.finding is not Finding.UNATTRIBUTED:
                     told.append(_told(Row(*row), case.recorded, obstacle.finding, obstacle.detail))
                 continue
-            matrix[expected.verdict, outcome.verdict] += 1
-            if outcome.verdict is expected.verdict and (
+            same = outcome.verdict is expected.verdict and (
                 not strict or _same_policies(outcome.matched_policy_ids, expected.matched_policy_ids)
-            ):
+            )
+            if strict and not same and (then := self._then(case, row)) is not None:
+                outcome = then
+                same = then.verdict is expected.verdict and _same_policies(
+                    then.matched_policy_ids, expected.matched_policy_ids
+                )
+            matrix[expected.verdict, outcome.verdict] += 1
+            if same:
                 findings[Finding.SAME] += 1
             else:
                 findings[Finding.DIFFERENT] += 1
@@ -135,6 +141,18 @@ class Judge:
             return Outcome(found.verdict, found.matched_policy_ids)
         bound = case.bounds.get(row[5]) or self._bind(case, case.authority.evaluator, row[5])
         return bound.decide(_object(row[4], "context"), _moment(row[1]) if case.timed else None)
+
+    def _then(self, case: _Case, row: list[str]) -> Outcome | None:
+        """With the scopes of that time, if others are there now: a policy of an unknown one failed closed."""
+        if case.authority is None or case.authority.evaluator is None or case.recorded.snapshot_id is None:
+            return None
+        spec = case.authority.evaluator.spec
+        evaluator = self._library.evaluator_then(spec, case.recorded.snapshot_id, row[0])
+        if evaluator is None:
+            return None
+        before = replace(case, authority=replace(case.authority, evaluator=evaluator))
+        found = self._evaluated(Row(*row), before)
+        return Outcome(found.verdict, found.matched_policy_ids)
 
     def _bind(self, case: _Case, evaluator: Evaluator, scope: str) -> Bound:
         if len(case.bounds) >= _REMEMBERED_SCOPES:

@@ -58,6 +58,17 @@ class Library:
         key = (spec.organization_id, spec.spec_id, spec.version, snapshot_id)
         return self._remembered("evaluator", key, lambda: self._compile(spec, snapshot_id))
 
+    def evaluator_then(self, spec: Spec, snapshot_id: str, decision_id: str) -> Evaluator | None:
+        """The same with the scopes of when a decision got its verdict; None where those are the same."""
+        domain, policies = self.policies(spec.organization_id, snapshot_id)
+        keys = {"organization_id": domain[0], "domain": domain[1], "decision_id": decision_id}
+        then = {row["scope_id"] for row in self._session.rows(self._statements["replay_scopes_then"], keys)}
+        known = tuple(scope for scope in self.scopes(domain) if scope.scope_id in then)
+        if len(known) == len(self.scopes(domain)):
+            return None
+        key = (spec.organization_id, spec.spec_id, spec.version, snapshot_id, known)
+        return self._remembered("evaluator", key, lambda: Evaluator(spec, policies, known))
+
     def _remembered(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
         cache: dict[Hashable, T] = self._caches.setdefault(kind, {})
         if key not in cache:

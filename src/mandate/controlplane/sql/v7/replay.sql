@@ -15,7 +15,7 @@ WITH decision AS NOT MATERIALIZED (
     LEFT JOIN mandate.domains n ON n.domain_id = p.domain_id
 ), place AS NOT MATERIALIZED (
     SELECT s.scope_id::text AS scope_id, s.environment, s.service, s.agent, s.scope_system AS system, s.tenant,
-        s.owning_team, n.organization_id, n.name AS domain
+        s.owning_team, s.created_at, n.organization_id, n.name AS domain
     FROM mandate.scopes s
     JOIN mandate.domains n ON n.domain_id = s.domain_id
 ), known AS NOT MATERIALIZED (

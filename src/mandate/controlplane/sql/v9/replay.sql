@@ -13,7 +13,8 @@ WITH decision AS NOT MATERIALIZED (
     SELECT snapshot_id, organization_id, domain, policies
     FROM mandate.policy_snapshots
 ), place AS NOT MATERIALIZED (
-    SELECT scope_id, environment, service, agent, scope_system AS system, tenant, owning_team, organization_id, domain
+    SELECT scope_id, environment, service, agent, scope_system AS system, tenant, owning_team, organization_id, domain,
+        created_at
     FROM mandate.scopes
 ), known AS NOT MATERIALIZED (
     SELECT n.organization_id, n.domain, m.old_key AS key
