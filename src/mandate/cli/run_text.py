@@ -99,7 +99,9 @@ def ending(
 
 def _way_back(record: RunRecord) -> Iterator[str]:
     """What a run by the engine leaves open, or what its end means."""
-    if not modes.by_engine(record.mode):
+    if record.rehearsal:
+        yield from ("", f"Nothing was changed. Next: {record.command.replace('rehearse', 'run')}")
+    if record.rehearsal or not modes.by_engine(record.mode):
         return
     name, old = record.migration, guarded.old_version(record.migration)
     final, back = record.step("finalize"), record.step("rollback")

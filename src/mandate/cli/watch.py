@@ -30,6 +30,10 @@ def _chosen(session: Session, asked: Migration | None) -> Migration:
     return asked or guarded.in_question(session, migrations.require_version(session))
 
 
+def _which(asked: Migration | None) -> str:
+    return f"migration {asked.name}" if asked else "a migration"
+
+
 @options.command
 def status(
     migration: Which = None,
@@ -56,17 +60,24 @@ def status(
         "holder": holder,
         "alive": holder is not None,
     }
-    output.emit(format, "status", data, lambda: "\n".join(_status(target, chosen, data, record, found)))
+    output.emit(
+        format, "status", data, lambda: "\n".join(_status(target, chosen, data, record, found, asked))
+    )
     return 0
 
 
 def _status(
-    target: Target, chosen: Migration, data: dict[str, Any], record: RunRecord | None, found: Window | None
+    target: Target,
+    chosen: Migration,
+    data: dict[str, Any],
+    record: RunRecord | None,
+    found: Window | None,
+    asked: Migration | None,
 ) -> Iterator[str]:
     holder, engine = data["holder"], data["engine"]
     yield f"{target}: schema version {data['version']}"
     if record is None:
-        yield f"No run of migration {chosen.name} is in its journal."
+        yield f"No run of {_which(asked)} is in its journal."
     else:
         yield run_text.headline(record)
         yield from _steps(record)
@@ -166,7 +177,7 @@ class _Follower:
         chosen = _chosen(session, self._asked)
         record = journal.load_record(session, migration=chosen.name)
         if record is None:
-            self._say({"run": None}, f"No run of migration {chosen.name} is in the journal.")
+            self._say({"run": None}, f"No run of {_which(self._asked)} is in the journal.")
             return True
         if record.run_id != self._run:
             self._run, self._seen = record.run_id, 0

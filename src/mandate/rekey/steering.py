@@ -47,7 +47,7 @@ class Steering:
         while journal.control(session, self.name).hold_cutover:
             self.obey(session)
             meanwhile()
-            journal.waits(session, self.name, "the cutover is held: `mandate rekey cutover` releases it")
+            journal.waits(session, self.name, "the cutover is held: the command `cutover` releases it")
             self._rest()
         journal.waits(session, self.name, None)
 

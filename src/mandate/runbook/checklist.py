@@ -29,13 +29,20 @@ _LASTING = frozenset({"check", "backup", "record"})  # steps whose evidence outl
 
 
 def checklist(record: RunRecord) -> tuple[Tick, ...]:
-    """The lines of "Verification Checklist (Post-Execution)"; of 008 in the guide's words and order."""
+    """The lines of "Verification Checklist (Post-Execution)"; of 008 in the guide's words and order.
+
+    None for a rehearsal, which is not about the database.
+    """
+    if record.rehearsal:
+        return ()
     lines = (*_FIRST, *_own(record.migration), *_LAST)
     return tuple(Tick(text, *line(record)) for text, line in lines)
 
 
 def criteria(record: RunRecord) -> tuple[Tick, ...]:
-    """The 8 lines of "Success Criteria", in the guide's words and order."""
+    """The 8 lines of "Success Criteria", in the guide's words and order; none for a rehearsal."""
+    if record.rehearsal:
+        return ()
     return tuple(Tick(text, *line(record)) for text, line in _CRITERIA)
 
 

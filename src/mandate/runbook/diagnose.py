@@ -19,7 +19,7 @@ _SQL = Path(__file__).parent / "sql"
 NAMES_NOT_SLUGS = "domain_name_not_slug"
 NO_FILE = (
     "no file repairs this: it is about the server, about objects of yours or about rows that are evidence;"
-    " those below say which"
+    " the rows say which"
 )
 
 

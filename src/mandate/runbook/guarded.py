@@ -6,8 +6,8 @@ from mandate.errors import NeedsPerson, UsageError
 from mandate.postgres.connection import Session
 from mandate.rekey import journal as engine_journal
 from mandate.runbook import identity, journal, next_action, tenant_keys
-from mandate.runbook.migration import REHEARSAL, Migration
-from mandate.runbook.record import RunRecord
+from mandate.runbook.migration import Migration
+from mandate.runbook.record import REHEARSAL, RunRecord
 
 ALL: tuple[Migration, ...] = (identity.MIGRATION, tenant_keys.MIGRATION)
 

@@ -16,9 +16,8 @@ from mandate.runbook import migrations
 from mandate.runbook.migrations import MigrationFile
 from mandate.runbook.probes import Probe
 from mandate.runbook.proof import Proof
+from mandate.runbook.record import REHEARSAL
 from mandate.settings import Settings
-
-REHEARSAL = "-rehearsal"
 
 
 def _nothing(_session: Session, *_more: object) -> None:

@@ -33,6 +33,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+# What follows a migration's name in the name of a run that only rehearses it.
+REHEARSAL = "-rehearsal"
+
 StepStatus = Literal["pending", "running", "passed", "failed", "skipped", "interrupted"]
 RunStatus = Literal["running", "complete", "failed", "interrupted", "rolled-back", "waiting"]
 
@@ -104,6 +107,17 @@ class RunRecord:
     def step(self, name: str) -> StepRecord | None:
         """The step called `name`, if the run has it."""
         return next((step for step in self.steps if step.name == name), None)
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether it is of the migration on a copy alone."""
+        return self.migration.endswith(REHEARSAL)
+
+    @property
+    def command(self) -> str:
+        """What begins such a run, and goes on with it."""
+        verb = "rehearse" if self.rehearsal else "run"
+        return f"mandate {verb} {self.migration.removesuffix(REHEARSAL)}"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able but for datetimes."""

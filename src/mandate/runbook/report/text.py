@@ -179,6 +179,8 @@ def _proof(record: RunRecord) -> Iterator[str]:
 
 
 def _ticks(title: str, lines: Sequence[Tick]) -> Iterator[str]:
+    if not lines:
+        return
     done = sum(tick.ticked is True for tick in lines)
     yield from _heading(f"{title}: {done} of {len(lines)}")
     for tick in lines:

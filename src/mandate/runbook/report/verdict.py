@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mandate.runbook.checklist import criteria, evidence_of, items, rolled_back
 from mandate.runbook.guarded import old_version
 from mandate.runbook.modes import by_engine
-from mandate.runbook.record import RunRecord, StepRecord
+from mandate.runbook.record import REHEARSAL, RunRecord, StepRecord
 from mandate.runbook.report.words import plural, seconds
 
 Tone = Literal["good", "warn", "bad", "running"]
@@ -41,6 +41,8 @@ class Verdict:
 def verdict(record: RunRecord) -> Verdict:
     """The verdict on a run as it stands."""
     name = f"Migration {record.migration}"
+    if record.rehearsal and record.status == "complete":
+        return _rehearsed(record, name)
     if rolled_back(record):
         return _rolled_back(record, name)
     rollback = record.step("rollback")
@@ -96,6 +98,17 @@ def _complete(record: RunRecord, name: str) -> Verdict:
     return Verdict("warn", headline, proof, _state(record), (look, watch, *ends, keep))
 
 
+def _rehearsed(record: RunRecord, name: str) -> Verdict:
+    step = record.step("rehearse")
+    lead = _sentence(step.summary) if step is not None and step.summary else "Nothing was recorded of it."
+    number = record.migration.removesuffix(REHEARSAL)
+    actions = (
+        Action("See what the migration takes, with these times.", f"mandate plan {number}"),
+        Action("Then migrate the database itself.", f"mandate run {number}"),
+    )
+    return Verdict("good", f"{name} is complete", lead, _state(record), actions)
+
+
 def _ends(record: RunRecord) -> tuple[Action, ...]:
     """How a reverse window ends."""
     if not by_engine(record.mode) or record.step("finalize") is not None:
@@ -128,7 +141,7 @@ def _waiting(record: RunRecord, name: str) -> Verdict:
         f"{name} awaits approval",
         f"The run stopped at a go/no-go point{before}.",
         _state(record),
-        (Action("Read this report, then continue the run.", f"mandate run {record.migration}"),),
+        (Action("Read this report, then continue the run.", record.command),),
     )
 
 
@@ -142,7 +155,7 @@ def _interrupted(record: RunRecord, name: str) -> Verdict:
         _state(record),
         (
             Action("See where it stands.", "mandate status"),
-            Action("Continue; steps that are done are not repeated.", f"mandate run {record.migration}"),
+            Action("Continue; steps that are done are not repeated.", record.command),
         ),
     )
 
@@ -217,8 +230,9 @@ def _lower(title: str) -> str:
 
 
 def _advice(record: RunRecord, step: StepRecord, code: Any) -> tuple[Action, ...]:
-    again = Action("Then run it again; it continues where it stopped.", f"mandate run {record.migration}")
-    diagnose = Action("Show each problem with its fix.", f"mandate diagnose {record.migration}")
+    number = record.migration.removesuffix(REHEARSAL)
+    again = Action("Then run it again; it continues where it stopped.", record.command)
+    diagnose = Action("Show each problem with its fix.", f"mandate diagnose {number}")
     back = _way_back(record)
     if code == "may-have-committed":
         return (Action("Find out whether it committed, before anything else.", "mandate status"), again)
@@ -264,6 +278,8 @@ def _schema_state(record: RunRecord) -> str:
     final = record.step("finalize")
     if final is not None and final.status == "passed":
         return f"The database is migrated, finally: {old_version(record.migration)}'s tables were dropped."
+    if record.rehearsal:
+        return "Nothing was changed: it was rehearsed on a copy."
     if migrate is None or migrate.status == "pending":
         return "Nothing was changed: the migrating step has not run."
     if (migrate.error or {}).get("code") == "may-have-committed":
@@ -283,8 +299,11 @@ def _window(record: RunRecord) -> str:
 
 
 def _unchanged(record: RunRecord) -> str:
+    migrate = record.step("migrate")
     if by_engine(record.mode):
         old = old_version(record.migration)
+        if migrate is not None and (migrate.error or {}).get("code") == "aborted":
+            return _sentence(f"{old} is in use, unchanged; nothing of the migration is left")
         return _sentence(f"{old} is in use, unchanged; what was built beside it waits for the next attempt")
     return "The database is unchanged: the migration is one transaction and was undone."
 
