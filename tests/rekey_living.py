@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.rekey_writers import WRITERS, Writer
+from tests.rekey_client import Writer
+from tests.rekey_writers import WRITERS
 from tests.rekeying import COMPOSITE, INTEGERS, NAMES, Example
 
 from mandate.postgres.connection import Session, Target, connect, sql
@@ -123,7 +124,7 @@ def living(clients: list[Living]) -> Iterator[None]:
         try:
             while not stop.wait(each.random.random() * 0.004):
                 each.step()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - whatever a thread dies of, the test fails with it
             failed.append(error)
 
     threads = [threading.Thread(target=work, args=(each,)) for each in clients]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from tests import rekey_living, rekeying
 from tests.rekey_living import Living
-from tests.rekey_writers import meaning
+from tests.rekey_meaning import meaning
 from tests.rekeying import EXAMPLES, Example
 from tests.servers import DatabaseFactory
 from tests.shops import change, create, schemas_left

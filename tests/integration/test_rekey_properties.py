@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests import rekey_writers, rekeying
+from tests import rekey_client, rekey_meaning, rekey_writers, rekeying
 from tests.rekeying import EXAMPLES, Example
 from tests.servers import DatabaseFactory
 
@@ -41,8 +41,8 @@ def test_nothing_is_lost_whatever_the_interleaving(
             _forward(target, session, graph, rng)
         _settle(session, graph)
         verify.run(rekeying.opener(target), graph, FORWARD, 2, Silent())
-        shadow = rekey_writers.meaning(session, example, graph.spec.shadow_schema, new=True)
-        assert shadow == rekey_writers.meaning(session, example, "public", new=False)
+        shadow = rekey_meaning.meaning(session, example, graph.spec.shadow_schema, new=True)
+        assert shadow == rekey_meaning.meaning(session, example, "public", new=False)
         assert shadow[0] == rekey_writers.tally(writers)
         assert shadow[0]
         _and_back(target, session, graph, example, rng, writers)
@@ -107,7 +107,7 @@ def _and_back(
     graph: Graph,
     example: Example,
     rng: random.Random,
-    before: list[rekey_writers.Writer],
+    before: list[rekey_client.Writer],
 ) -> None:
     """The reverse window: clients write the new tables, the retained ones follow."""
     with session.transaction():
@@ -122,6 +122,6 @@ def _and_back(
     with session.transaction():
         catch_up.drain(session, graph, BACK)
     verify.run(rekeying.opener(target), graph, BACK, 2, Silent())
-    retained = rekey_writers.meaning(session, example, graph.spec.retained_schema, new=False)
-    assert retained == rekey_writers.meaning(session, example, "public", new=True)
+    retained = rekey_meaning.meaning(session, example, graph.spec.retained_schema, new=False)
+    assert retained == rekey_meaning.meaning(session, example, "public", new=True)
     assert retained[0] == rekey_writers.tally(writers)
