@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from scripts import reference
 from tests.acceptance import pages
 from tests.acceptance.pages import ROOT, Block, Sandbox
+from tests.servers import temporary_directory
 
 from mandate import settings
 
@@ -31,14 +30,12 @@ def _runnable(path: Path) -> list[Block]:
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     # Not tmp_path: PostgreSQL runs as another user when the tests run as root, and must be able to enter.
-    directory = Path(tempfile.mkdtemp(prefix="mandate-docs-"))
-    directory.chmod(0o755)
-    sandbox = Sandbox(directory)
-    try:
-        yield sandbox
-    finally:
-        sandbox.close()
-        shutil.rmtree(directory)
+    with temporary_directory() as directory:
+        sandbox = Sandbox(directory)
+        try:
+            yield sandbox
+        finally:
+            sandbox.close()
 
 
 @pytest.mark.parametrize("path", pages.paths(), ids=_name)
