@@ -23,13 +23,13 @@ demo: $(run_stamp) ## run migration 008 end to end on an embedded PostgreSQL, wi
 	@$(bin)/mandate demo $(DEMO_ARGS)
 
 test: $(dev_stamp) ## run the tests
-	@$(bin)/pytest -n 2 -m "not thorough" $(PYTEST_ARGS)
+	@$(bin)/pytest -n 3 --dist worksteal -m "not thorough" $(PYTEST_ARGS)
 
 test-thorough: $(dev_stamp) ## run all tests, those that only repeat others more often too
-	@$(bin)/pytest -n 2 $(PYTEST_ARGS)
+	@$(bin)/pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 test-fast: $(dev_stamp) ## run the tests that take seconds
-	@$(bin)/pytest -n 2 -m "not slow and not browser" $(PYTEST_ARGS)
+	@$(bin)/pytest -n 3 --dist worksteal -m "not slow and not browser" $(PYTEST_ARGS)
 
 lint: $(dev_stamp) ## ruff, mypy --strict, import layers
 	@$(bin)/ruff check .
