@@ -304,6 +304,22 @@ def test_inside_everything_is_as_without_tokens(world: World) -> None:
     assert world.call("GET", f"/api/decisions/{world.next_door}", "auditor").status == 404
 
 
+def test_an_operator_activates_and_retires_specs_inside(world: World) -> None:
+    spec = outside("POST", "/specs", ORGANIZATION, "finance")
+    if world.version == 7:
+        assert world.call("POST", "/api/specs", "operator", spec).problem == "needs-version-8"
+        return
+    steps: list[tuple[dict[str, Any], tuple[int, str | None]]] = [
+        ({}, (201, "active")),
+        ({}, (200, "active")),
+        ({"version": 1, "status": "deprecated"}, (201, "deprecated") if world.version == 9 else (409, None)),
+        ({"version": 1}, (201, "active") if world.version == 9 else (200, "active")),
+    ]
+    for changes, expected in steps:
+        answer = world.call("POST", "/api/specs", "operator", {**spec, **changes})
+        assert (answer.status, answer.json.get("status") if answer.status != 409 else None) == expected
+
+
 def test_a_decision_id_that_others_have_is_taken_and_shows_nothing(world: World) -> None:
     if world.version == 9:  # an id is an organization's own
         assert world.call("POST", "/api/decisions", "agent", decision(decision_id=world.theirs)).status == 201
