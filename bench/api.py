@@ -1,11 +1,15 @@
 """POST /api/decisions against pgbench writing the same rows with a commit each, in one run.
 
-    python -m bench.api [--seconds 10] [--version 8] [--batch 20000]
+    python -m bench.api [--seconds 10] [--version 9] [--batch 20000]
+    python -m bench.api --soak 1000000
 
 One server, one database; at 1, 8 and 32 clients first pgbench, then the service. Prints decisions per second,
-latencies and the ratio, the processor time per decision (which a busy machine distorts less) of the service
-and of PostgreSQL, the rate of the batch endpoint, first and last pages of the list, and the service's memory
-before and after. Writes api.json to bench/results/.
+latencies and the ratio, the processor time per decision (which a busy machine distorts less) of the service,
+of PostgreSQL and of the clients, how many were written together, the rate of the batch endpoint, pages of the
+list by their depth, and the service's memory before and after. Writes api.json to bench/results/.
+
+With --soak so many decisions are posted by 32 clients instead, and the service's memory is read after every
+tenth of them: it may not grow from the second to the last.
 """
 
 from __future__ import annotations
@@ -37,7 +41,10 @@ HERE = Path(__file__).parent
 CLIENTS = (1, 8, 32)
 PAGE = 500
 RATIO_TARGET = 0.8
+RATE_TARGET = 3_500
+P99_TARGET_MS = 25
 BATCH_TARGET = 20_000
+SOAK_GROWTH_MB = 5.0  # what the allocator and the interpreter may still do
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Rate:
     p99_ms: float
     service_us: float
     postgresql_us: float
+    clients_us: float
+    group: float
     pgbench_postgresql_us: float
 
     @property
@@ -68,11 +77,9 @@ class Bench:
     def rate(self, clients: int, seconds: float) -> Rate:
         """pgbench, then the service."""
         pgbench, pgbench_us = self._pgbench(clients, seconds)
-        before, pg_before = _busy(self.service), self._postgresql()
-        url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "bench.api_clients", url, str(clients), str(seconds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE.parent)
-        found = json.loads(done.stdout)
+        before, pg_before, groups = _busy(self.service), self._postgresql(), self._groups()
+        found = self.post(clients, seconds)
+        written, statements = (now - then for now, then in zip(self._groups(), groups, strict=True))
         each = 1e6 / found["decisions"]
         return Rate(
             clients,
@@ -82,8 +89,25 @@ class Bench:
             found["p99_ms"],
             (_busy(self.service) - before) * each,
             (self._postgresql() - pg_before) * each,
+            found["client_us"],
+            written / statements,
             pgbench_us,
         )
+
+    def post(self, clients: int, seconds: float, most: int | None = None) -> dict[str, float]:
+        """What bench.api_clients found, for so many seconds or decisions."""
+        url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "bench.api_clients", url, str(clients), str(seconds)]
+        command += [] if most is None else [str(most)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE.parent)
+        found: dict[str, float] = json.loads(done.stdout)
+        return found
+
+    def _groups(self) -> tuple[float, float]:
+        """Decisions that were written, and statements that wrote them."""
+        text = self._ask("GET", "/metrics").decode()
+        found = dict(re.findall(r"^mandate_group_decisions_(sum|count) (\S+)$", text, re.MULTILINE))
+        return float(found["sum"]), float(found["count"])
 
     def _pgbench(self, clients: int, seconds: float) -> tuple[float, float]:
         before = self._postgresql()
@@ -96,6 +120,7 @@ class Bench:
         rate = re.search(r"tps = ([\d.]+)", done.stdout)
         assert count
         assert rate
+        time.sleep(0.5)  # its backends end, and what they took is added to the postmaster's account
         return float(rate[1]), (self._postgresql() - before) * 1e6 / int(count[1])
 
     def batch(self, decisions: int) -> tuple[float, float, float]:
@@ -112,8 +137,8 @@ class Bench:
             (self._postgresql() - pg_before) * each,
         )
 
-    def pages(self) -> tuple[int, float, float]:
-        """How many pages the list has, and the median milliseconds of the first and of the last five."""
+    def pages(self) -> tuple[int, list[float]]:
+        """How many pages the list has, and the median milliseconds of a page in each fifth of it."""
         taken: list[float] = []
         cursor = ""
         while True:
@@ -121,7 +146,8 @@ class Bench:
             answer = json.loads(self._ask("GET", f"/api/decisions?limit={PAGE}{cursor}"))
             taken.append((time.perf_counter() - began) * 1000)
             if answer["next_cursor"] is None:
-                return len(taken), statistics.median(taken[:5]), statistics.median(taken[-6:-1])
+                size = max(1, len(taken) // 5)
+                return len(taken), [statistics.median(taken[at * size : (at + 1) * size]) for at in range(5)]
             cursor = f"&cursor={answer['next_cursor']}"
 
     def memory_mb(self) -> float:
@@ -186,9 +212,17 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--version", type=int, default=8)
+    parser.add_argument("--version", type=int, default=9, help="of the schema")
     parser.add_argument("--batch", type=int, default=20_000)
+    parser.add_argument("--soak", type=int, metavar="DECISIONS", help="look at memory only")
     arguments = parser.parse_args()
+    if arguments.soak:
+        sys.exit(soak(arguments.version, arguments.soak))
+    compare(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """The service beside pgbench, the batch endpoint, and the list."""
     with served(arguments.version) as bench:
         bench.rate(8, min(2, arguments.seconds))  # what is compiled and planned once
         memory = bench.memory_mb()
@@ -198,25 +232,45 @@ def main() -> None:
         after = bench.memory_mb()
     print(f"batch       {batch[0]:>8,.0f}/s of {BATCH_TARGET:,} wanted; processor time a decision:")
     print(f"            {batch[1]:.0f} us of the service, {batch[2]:.0f} us of PostgreSQL")
-    print(f"list        {pages[0]} pages of {PAGE}: the first {pages[1]:.1f} ms, the last {pages[2]:.1f} ms")
+    by_depth = ", ".join(f"{each:.1f}" for each in pages[1])
+    print(f"list        {pages[0]} pages of {PAGE}; ms a page in each fifth, newest first: {by_depth}")
     print(f"memory      {memory:.0f} MB before, {after:.0f} MB after")
     RESULTS.mkdir(exist_ok=True)
     figures = {
         "rates": [{**asdict(rate), "ratio": rate.ratio} for rate in rates],
         "batch": dict(zip(("per_second", "service_us", "postgresql_us"), batch, strict=True)),
-        "pages": dict(zip(("count", "first_ms", "last_ms"), pages, strict=True)),
+        "pages": {"count": pages[0], "ms_by_fifth": pages[1]},
         "memory_mb": [memory, after],
     }
     (RESULTS / "api.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
+def soak(version: int, decisions: int) -> int:
+    """Post so many decisions; 1 if the service's memory grew from the second tenth to the last."""
+    found: list[float] = []
+    with served(version) as bench:
+        for tenth in range(1, 11):
+            rate = bench.post(32, 86_400, decisions // 10)
+            found.append(bench.memory_mb())
+            print(
+                f"{tenth * decisions // 10:>9,} decisions  {found[-1]:6.1f} MB"
+                f"   {rate['decisions'] / rate['seconds']:,.0f}/s",
+                flush=True,
+            )
+    growth = found[-1] - found[1]
+    print(f"grown by {growth:.1f} MB from the second tenth to the last ({SOAK_GROWTH_MB:.0f} may be)")
+    return int(growth > SOAK_GROWTH_MB)
+
+
 def _said(rate: Rate) -> Rate:
     print(
-        f"{rate.clients:>2} clients  {rate.per_second:>8,.0f}/s"
-        f"   p50 {rate.p50_ms:.2f} ms   p99 {rate.p99_ms:.2f} ms\n"
+        f"{rate.clients:>2} clients  {rate.per_second:>8,.0f}/s ({RATE_TARGET:,} wanted at 8 and 32)"
+        f"   p50 {rate.p50_ms:.2f} ms   p99 {rate.p99_ms:.2f} ms ({P99_TARGET_MS} wanted)\n"
         f"  pgbench   {rate.pgbench_per_second:>8,.0f}/s   ratio {rate.ratio:.2f} ({RATIO_TARGET} wanted)\n"
-        f"  processor {rate.service_us:.0f} us of the service and {rate.postgresql_us:.0f} us of PostgreSQL a"
-        f" decision, {rate.pgbench_postgresql_us:.0f} us by pgbench",
+        f"  processor {rate.service_us:.0f} us of the service, {rate.postgresql_us:.0f} us of PostgreSQL and"
+        f" {rate.clients_us:.0f} us of the clients a decision,\n"
+        f"            {rate.group:.1f} written together; PostgreSQL for pgbench:"
+        f" {rate.pgbench_postgresql_us:.0f} us",
         flush=True,
     )
     return rate

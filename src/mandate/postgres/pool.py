@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from mandate.errors import DatabaseUnavailable
+from mandate.postgres import prepared
 from mandate.postgres.connection import Params, Query, Row, Target, translate, translated
 from mandate.postgres.numbered import numbered
 
@@ -70,9 +71,9 @@ class Pool:
         """Whether policies look at `settings`; true until somebody knows better."""
         self._application_name = application_name
         self._statement_timeout_ms = round(statement_timeout_seconds * 1000)
-        self._pool: AsyncConnectionPool[AsyncConnection[Row]] = AsyncConnectionPool(
+        self._pool: AsyncConnectionPool[prepared.Connection] = AsyncConnectionPool(
             self._conninfo,
-            connection_class=AsyncConnection[Row],
+            connection_class=prepared.Connection,
             kwargs={"autocommit": True, "row_factory": dict_row},
             # A writer does without the round trip: it knows what to do when its connection is lost.
             check=None if writing else AsyncConnectionPool.check_connection,
@@ -152,9 +153,11 @@ class Pool:
 
 
 async def _fetch(
-    connection: AsyncConnection[Row], query: Query, params: Params, settings: Mapping[str, str] | None
+    connection: prepared.Connection, query: Query, params: Params, settings: Mapping[str, str] | None
 ) -> list[Row]:
     if not settings:
+        if isinstance(query, bytes) and prepared.are_texts(params):
+            return await prepared.fetch(connection, query, params)
         cursor = await _execute(connection, query, params)
         return await cursor.fetchall()
     # In one round trip. SET LOCAL, never SET: the connection is somebody else's next.
