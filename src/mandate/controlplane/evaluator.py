@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mandate.controlplane.model import (
     SELECTORS,
@@ -39,8 +39,7 @@ _ORDERINGS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-@dataclass(frozen=True)
-class ConditionTrace:
+class ConditionTrace(NamedTuple):
     """One condition and what became of it; `actual` is None where the signal is missing."""
 
     field: str
@@ -50,8 +49,7 @@ class ConditionTrace:
     held: bool
 
 
-@dataclass(frozen=True)
-class PolicyTrace:
+class PolicyTrace(NamedTuple):
     """One policy that applied to the decision's spec and scope."""
 
     policy_id: str
@@ -60,8 +58,7 @@ class PolicyTrace:
     conditions: tuple[ConditionTrace, ...]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """A verdict and why. `reasons` is empty where the most severe match simply stands."""
 
     verdict: Verdict

@@ -84,10 +84,15 @@ class Groups:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def write(self, group: Sequence[Recording]) -> list[Row]:
-        """Write recordings of one schema version, no decision_id twice. Raises DatabaseError."""
+    async def write(self, group: Sequence[Recording], *, whole: bool = True) -> list[Row]:
+        """Write recordings of one schema version, no decision_id twice. Raises DatabaseError.
+
+        Without `whole` the text of a written decision is empty.
+        """
         version = group[0].entry.version
-        rows = await self._pool.rows(DIALECTS[version].own["record"], parameters(group), _about(group))
+        rows = await self._pool.rows(
+            DIALECTS[version].own["record"], parameters(group, whole=whole), _about(group)
+        )
         self._count(group, rows)
         return rows
 
@@ -166,7 +171,7 @@ def is_hopeless(error: DatabaseError) -> bool:
     return isinstance(error, DatabaseUnavailable | DiskFull) or error.sqlstate == "57014"
 
 
-def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
+def parameters(recordings: Sequence[Recording], *, whole: bool = True) -> dict[str, str]:
     """The arrays of record.sql: a row for each recording, and one for each entry that they were judged by."""
     entries: dict[int, tuple[int, Entry]] = {}
     judged_by = []
@@ -188,7 +193,9 @@ def parameters(recordings: Sequence[Recording]) -> dict[str, str]:
     columns.update(
         zip(Columns._fields, zip(*(each.columns for each in recordings), strict=True), strict=True)
     )
-    return {name: arrays.literal(values) for name, values in columns.items()}
+    arguments = {name: arrays.literal(values) for name, values in columns.items()}
+    arguments["whole"] = "true" if whole else "false"
+    return arguments
 
 
 def _about(group: Iterable[Recording]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from mandate.postgres import arrays
 from mandate.postgres.pool import Pool
 
 _ATTEMPTS = 8
+_JUDGED_AT_A_TIME = 25
 
 
 class Refused(MandateError):
@@ -147,13 +148,19 @@ class Recorder:
         return None if judge is None else judged(posted, entry, judge)
 
     async def record_many(self, posted: Sequence[Posted]) -> list[Recorded | Exception]:
-        """The same for many, in one transaction if nothing is in the way; an answer for each, in order."""
+        """The same for many, in one transaction if nothing is in the way; an answer for each, in order.
+
+        The text of a decision that is created may be empty.
+        """
         answers: list[Recorded | Exception | None] = [None] * len(posted)
         group: dict[str, tuple[int, Recording]] = {}
         again: list[tuple[int, Recording]] = []
         for at, each in enumerate(posted):
+            if at % _JUDGED_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # let others have their turn
             try:
-                found = at, await self._judged(each, fresh=False)
+                judged_now = self.judge_now(each, current())
+                found = at, judged_now or await self._judged(each, fresh=False)
             except MandateError as error:
                 answers[at] = error
             else:
@@ -188,7 +195,7 @@ class Recorder:
         if len(versions) != 1:
             return []
         try:
-            rows = await self.groups.write([found for _, found in ordered])
+            rows = await self.groups.write([found for _, found in ordered], whole=False)
         except DatabaseError as error:
             if is_hopeless(error):
                 raise

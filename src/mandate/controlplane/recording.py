@@ -84,7 +84,7 @@ def place(posted: Posted) -> Key:
 def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
     """Judge a decision by an entry that has a snapshot. `judge` is None for an unattributed decision."""
     decision = posted.decision()
-    found = unattributed(decision)
+    found = None if posted.complete else unattributed(decision)
     populated: Sequence[Populated] = ()
     if found is None:
         assert judge is not None

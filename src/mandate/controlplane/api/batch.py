@@ -80,8 +80,8 @@ class BatchResponse(Response):
         )
 
     def _line(self, line: _Line, answer: Recorded | Exception | None) -> bytes:
-        decision_id = line.posted.decision_id if line.posted else None
-        head = f'{{"line": {line.number}, "decision_id": {json.dumps(decision_id)}, '
+        decision_id = f'"{line.posted.decision_id}"' if line.posted else "null"
+        head = f'{{"line": {line.number}, "decision_id": {decision_id}, '
         if isinstance(answer, Recorded):
             status = 201 if answer.created else 200
             return f'{head}"status": {status}, "verdict": {answer.verdict}}}\n'.encode()

@@ -1,6 +1,7 @@
 -- Writes decisions with their verdicts and timeline entries, all of them or none, and says what became of each.
 -- A decision whose domain has a newer snapshot, another scope or another active spec than it was judged by is not
--- written (fresh is false); one whose decision_id is there already is not written either (decision is null).
+-- written (fresh is false); one whose decision_id is there already is not written either (decision is null). Without
+-- whole the decision itself is not given back.
 WITH judged_by AS MATERIALIZED (
     SELECT k.place, (
         k.snapshot_id IS NOT DISTINCT FROM (
@@ -72,12 +73,12 @@ WITH judged_by AS MATERIALIZED (
     FROM given
     JOIN decided USING (decision_id)
 )
-SELECT g.place, g.fresh, CASE WHEN d.decision_id IS NOT NULL THEN json_build_object(
+SELECT g.place, g.fresh, CASE WHEN d.decision_id IS NULL THEN NULL WHEN %(whole)s::boolean THEN json_build_object(
         'decision_id', g.decision_id, 'organization_id', g.organization_id, 'domain', g.domain,
         'intent', g.intent, 'stage', g.stage, 'actor', g.actor, 'target', g.target,
         'context', d.context, 'scope', d.scope, 'timestamp', g.timestamp,
         'spec_id', g.spec_id, 'spec_version', g.spec_version
-    )::text END AS decision, CASE WHEN d.decision_id IS NOT NULL THEN json_build_object(
+    )::text ELSE '' END AS decision, CASE WHEN d.decision_id IS NOT NULL THEN json_build_object(
         'verdict_id', g.verdict_id, 'organization_id', g.organization_id, 'domain', g.domain,
         'decision_id', g.decision_id, 'snapshot_id', g.snapshot_id, 'verdict', g.verdict,
         'matched_policy_ids', g.matched, 'explanation', g.explanation, 'spec_id', g.spec_id,
