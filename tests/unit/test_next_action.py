@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mandate.errors import NeedsPerson, UsageError
-from mandate.runbook import conduct, identity, next_action, tenant_keys
+from mandate.runbook import identity, next_action, questions, tenant_keys
 from mandate.runbook.next_action import Begin, Nothing, Refuse, Resume
 from mandate.runbook.record import RunRecord, RunStatus, StepRecord, StepStatus
 
@@ -132,12 +132,12 @@ def test_a_range_that_cannot_be_meant_is_refused(first: str | None, last: str | 
 
 def test_questions_fit_the_services() -> None:
     run = record("running")
-    assert "Stop the services" in str(conduct.go_no_go("stop", run, "systemd"))
-    assert "No services are configured" in str(conduct.go_no_go("stop", run, "none"))
-    assert "point of no return" in str(conduct.go_no_go("restart", run, "process"))
-    assert conduct.go_no_go("restart", run, "none") is None
-    assert conduct.go_no_go("verify", run, "process") is None
+    assert "Stop the services" in str(questions.before("stop", run, "systemd"))
+    assert "No services are configured" in str(questions.before("stop", run, "none"))
+    assert "point of no return" in str(questions.before("restart", run, "process"))
+    assert questions.before("restart", run, "none") is None
+    assert questions.before("verify", run, "process") is None
     planned = replace(
         run, steps=tuple(replace(s, planned_seconds=90.0) if s.name == "migrate" else s for s in run.steps)
     )
-    assert "planned 90 s" in str(conduct.go_no_go("migrate", planned, "none"))
+    assert "planned 90 s" in str(questions.before("migrate", planned, "none"))

@@ -37,6 +37,7 @@ from mandate.runbook import (
     migrations,
     modes,
     next_action,
+    questions,
     rehearsals,
 )
 from mandate.runbook.checklist import checklist, criteria
@@ -293,7 +294,7 @@ class _Conductor:
         return None
 
     def _approve(self, step: Step) -> None:
-        question = go_no_go(step.name, self._record, self._request.settings.services.kind)
+        question = questions.before(step.name, self._record, self._request.settings.services.kind)
         if question is None or self._found_done(step) or self._request.options.assume_yes:
             return
         if not self._watcher.approve(step.name, question):
@@ -482,34 +483,3 @@ def _without_evidence(error: MandateError) -> dict[str, Any]:
     shown = error.as_dict()
     shown["fields"] = {key: value for key, value in error.fields.items() if key != "evidence"}
     return shown
-
-
-def go_no_go(step: str, record: RunRecord, services: str) -> str | None:
-    """The question to ask before a step, or None. `services`: services.kind of mandate.toml."""
-    if record.mode == modes.ONLINE and step in ("stop", "restart"):
-        return None
-    if step == "stop" and services == "none":
-        return f"No services are configured. Is everything stopped that writes to {record.database}?"
-    if step == "stop":
-        return f"Stop the services that write to {record.database}?"
-    if step == "migrate":
-        return f"Migrate {record.database} now? ({_ready(record)})"
-    if step == "restart" and services != "none" and modes.by_engine(record.mode):
-        back = f"`mandate rollback {record.migration}`"
-        return f"Restart the services? {back} stays possible without loss until finalize."
-    if step == "restart" and services != "none":
-        return (
-            "Restart the services? From here on new rows are written: going back to the backup"
-            " would mean exporting them first (point of no return)."
-        )
-    return None
-
-
-def _ready(record: RunRecord) -> str:
-    parts = [
-        f"{step.name} {step.status}" for step in record.steps if step.name in ("backup", "rehearse", "check")
-    ]
-    migrate = record.step("migrate")
-    if migrate and migrate.planned_seconds:
-        parts.append(f"planned {migrate.planned_seconds:.0f} s")
-    return ", ".join(parts)
