@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -56,8 +57,15 @@ def _rest_of_shared_memory(mebibytes: int) -> Iterator[Path]:
 def fill(place: Path, leave: int = 0) -> Path:
     """Take all that is free there but `leave` bytes; the file that has it."""
     file = place / f"filler-{uuid4().hex}"
-    _take(file, shutil.disk_usage(place).free - leave)
-    return file
+    while True:
+        try:
+            _take(file, shutil.disk_usage(place).free - leave)
+        except OSError as error:
+            # The server took some of it in between.
+            if error.errno != errno.ENOSPC:
+                raise
+        else:
+            return file
 
 
 def _take(file: Path, size: int) -> None:

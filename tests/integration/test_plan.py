@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests import conducting
-from tests.conducting import named_rows, seeded
+from tests.conducting import named_rows, seeded, version
 from tests.servers import DatabaseFactory
 from tests.sqlfiles import dump
 
@@ -69,6 +69,29 @@ def test_what_the_run_would_refuse_is_listed(database: DatabaseFactory, tmp_path
     assert "would refuse" in dry.stdout
     assert "hands_off" in dry.stdout
     assert planned(target, tmp_path, "--plain-sql")["engine"] is None
+
+
+def test_what_somebody_has_looked_at_is_accepted_by_plan_and_run(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = seeded(database("v7"))
+    with connect(target) as session:
+        session.execute(
+            "CREATE FUNCTION public.first_name() RETURNS text LANGUAGE plpgsql AS"
+            " 'BEGIN RETURN (SELECT min(name::text) FROM mandate.domains); END'"
+        )
+    problems = planned(target, tmp_path, code=3)["engine"]["problems"]
+    assert problems
+    assert all("first_name" in problem for problem in problems)
+    accepted = [word for problem in problems for word in ("--accept", problem)]
+    assert planned(target, tmp_path, *accepted)["engine"]["problems"] == []
+    refused = conducting.run(target, tmp_path)
+    assert refused.code == 3
+    assert "first_name" in refused.stdout
+    assert version(target) == 7
+    done = conducting.run(target, tmp_path, "--yes", "--no-rehearsal", *accepted)
+    assert done.code == 0, done.stdout
+    assert version(target) == 8
 
 
 def test_a_database_that_only_reads_gets_a_plan_that_says_what_is_not_known(

@@ -26,6 +26,9 @@ FormatOption = Annotated[Format, typer.Option("--format", help="text for people,
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file; ./mandate.toml is the default.")
 ]
+Accept = Annotated[
+    list[str] | None, typer.Option("--accept", help="The text of a problem that you have looked at.")
+]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Cluster directory of the embedded PostgreSQL.")
 ]

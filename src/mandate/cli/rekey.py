@@ -31,10 +31,6 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, max=64, help="Parallel jobs; half the processors online, else all."),
 ]
-Accept = Annotated[
-    list[str] | None, typer.Option("--accept", help="The text of a problem that you have looked at.")
-]
-
 Deadline = Annotated[
     float, typer.Option("--deadline", min=0.01, max=60, help="Longest wait of a client, in seconds.")
 ]
@@ -106,7 +102,7 @@ def run(
     config: options.Config = None,
     format: options.FormatOption = Format.TEXT,
     jobs: Jobs = None,
-    accept: Accept = None,
+    accept: options.Accept = None,
     hold_cutover: Annotated[
         bool, typer.Option("--hold-cutover", help="Keep in step and wait for `mandate rekey cutover`.")
     ] = False,

@@ -87,6 +87,7 @@ def run_options(
     hold_cutover: bool = False,
     deadline: float | None = None,
     attempts: int | None = None,
+    accept: list[str] | None = None,
 ) -> Options:
     """Options from flags and settings."""
     return Options(
@@ -96,6 +97,7 @@ def run_options(
         jobs=jobs or loaded.settings.backup.jobs or os.cpu_count() or 1,
         lock_timeout_seconds=loaded.settings.database.lock_timeout_seconds,
         assume_yes=yes,
+        accept=frozenset(accept or ()),
     )
 
 
@@ -120,6 +122,7 @@ def run(
     hold_cutover: HoldCutover = False,
     deadline: Deadline = None,
     attempts: Attempts = None,
+    accept: options.Accept = None,
     wait: Wait = 3.0,
 ) -> int:
     """Run the whole guide: stop, back up, rehearse, check, migrate, verify, test, restart, record.
@@ -137,7 +140,13 @@ def run(
         target=target,
         settings=loaded.settings,
         options=run_options(
-            loaded, jobs=jobs, yes=yes, hold_cutover=hold_cutover, deadline=deadline, attempts=attempts
+            loaded,
+            jobs=jobs,
+            yes=yes,
+            hold_cutover=hold_cutover,
+            deadline=deadline,
+            attempts=attempts,
+            accept=accept,
         ),
         steps=guide.STEPS,
         mode=asked_mode(online, plain_sql),
@@ -245,6 +254,7 @@ def plan(
     sample: Sample = True,
     jobs: Jobs = None,
     deadline: Deadline = None,
+    accept: options.Accept = None,
 ) -> int:
     """What a run will do, which locks it takes, how long and how much disk; changes nothing.
 
@@ -256,7 +266,7 @@ def plan(
         migration=chosen,
         target=resolve(loaded),
         settings=loaded.settings,
-        options=run_options(loaded, jobs=jobs, yes=False, deadline=deadline),
+        options=run_options(loaded, jobs=jobs, yes=False, deadline=deadline, accept=accept),
         steps=guide.STEPS,
         mode=asked_mode(online, plain_sql),
     )

@@ -146,6 +146,7 @@ def rehearse(
     plain_sql: run.PlainSql = False,
     jobs: run.Jobs = None,
     lock_timeout: run.LockTimeout = None,
+    accept: options.Accept = None,
 ) -> int:
     """Step 3 alone: back up, restore beside, migrate the copy, roll it back, migrate it again.
 
@@ -157,7 +158,7 @@ def rehearse(
         migration=chosen,
         target=target,
         settings=loaded.settings,
-        options=run.run_options(loaded, jobs=jobs, yes=True),
+        options=run.run_options(loaded, jobs=jobs, yes=True, accept=accept),
         steps=steps,
         mode=run.asked_mode(online, plain_sql),
         rehearsal=True,

@@ -27,7 +27,7 @@ def engine(context: Context) -> Engine:
     """
     limits = load.Limits() if context.services_up else None
     jobs = jobs_of(context.options.jobs, services_up=context.services_up)
-    options = Options(jobs=jobs, limits=limits, swap=context.options.swap)
+    options = Options(jobs, limits, context.options.accept, swap=context.options.swap)
     return context.migration.engine(context.target, Indented(context.reporter, _UNDER_A_STEP), options)
 
 

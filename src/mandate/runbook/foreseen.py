@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,10 +57,12 @@ def look(
     swap: cutover.Options,
     sample: bool,
     rehearsed: Mapping[str, Any],
+    accept: Collection[str] = (),
 ) -> Foreseen:
     """Look, in a transaction that is taken back: what the spec reads beside the tables may not be there yet.
 
     `rehearsed`: what the newest rehearsal in this mode recorded; it tells the time better than a sample.
+    `accept`: problems that a person has looked at.
     """
     found = Foreseen(unknown="nothing was looked at")
     settings = {"row_security": "off", "stats_fetch_consistency": "none"}
@@ -70,7 +72,10 @@ def look(
                 _settle(session, settings)
                 migration.prepare(session)
                 graph = discover(session, migration.spec())
-                found = _look(session, target, graph, jobs, swap, sample and not _phases(rehearsed))
+                problems = tuple(text for text in refuse.problems(session, graph) if text not in accept)
+                sampled = sample and not problems and not _phases(rehearsed)
+                made = forecast.make(session, target, graph, jobs=jobs, sample=sampled, swap=swap)
+                found = Foreseen(problems, graph, made)
                 raise _TakeBack
         except _TakeBack:
             pass
@@ -90,14 +95,6 @@ def _settle(session: Session, settings: Mapping[str, str]) -> None:
             "SELECT set_config(name, %s, true) FROM pg_settings WHERE name = %s",
             (value, name),
         )
-
-
-def _look(
-    session: Session, target: Target, graph: Graph, jobs: int, swap: cutover.Options, sample: bool
-) -> Foreseen:
-    problems = tuple(refuse.problems(session, graph))
-    made = forecast.make(session, target, graph, jobs=jobs, sample=sample and not problems, swap=swap)
-    return Foreseen(problems, graph, made)
 
 
 def _said(error: MandateError) -> str:

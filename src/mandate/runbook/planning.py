@@ -125,7 +125,9 @@ def _engine(session: Session, request: conduct.Request, sample: bool) -> Foresee
     options = request.options
     jobs = engine_run.jobs_of(options.jobs, services_up=request.mode == modes.ONLINE)
     rehearsed = rehearsals.newest(session, request.migration, request.mode)
-    return foreseen.look(request.migration, request.target, jobs, options.swap, sample, rehearsed)
+    return foreseen.look(
+        request.migration, request.target, jobs, options.swap, sample, rehearsed, options.accept
+    )
 
 
 def _mode(action: next_action.Action, request: conduct.Request) -> Mode:

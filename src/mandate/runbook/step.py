@@ -35,7 +35,8 @@ class Outcome:
 class Options:
     """What the command line decided for this run.
 
-    `deadline_seconds` and `attempts` are those of the engine's cutover; None: what fits the mode.
+    `deadline_seconds` and `attempts` are those of the engine's cutover; None: what fits the mode. `accept`:
+    problems of the engine, word by word, that a person has looked at.
     """
 
     jobs: int
@@ -45,6 +46,7 @@ class Options:
     hold_cutover: bool = False
     deadline_seconds: float | None = None
     attempts: int | None = None
+    accept: frozenset[str] = frozenset()
 
     @property
     def swap(self) -> cutover.Options:
