@@ -21,7 +21,7 @@ from mandate.controlplane.model import (
 )
 from mandate.controlplane.populate import Populator
 from mandate.controlplane.replay.candidate import Candidate
-from mandate.controlplane.replay.library import Absent, Library
+from mandate.controlplane.replay.holdings import Absent, Library
 from mandate.controlplane.replay.totals import Finding, Totals
 from mandate.postgres.copying import unescaped
 

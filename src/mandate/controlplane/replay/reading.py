@@ -16,7 +16,7 @@ from mandate.controlplane.governance import (
 )
 from mandate.controlplane.model import InvalidModel, Policy, Scope, Spec, parse_spec
 from mandate.controlplane.replay.candidate import Candidate, Domain
-from mandate.controlplane.replay.library import Library
+from mandate.controlplane.replay.holdings import Library
 from mandate.errors import UsageError
 from mandate.postgres.connection import Session
 

@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from mandate.controlplane.dialect import DIALECTS
 from mandate.controlplane.replay import records
 from mandate.controlplane.replay.candidate import Candidate
+from mandate.controlplane.replay.holdings import Library
 from mandate.controlplane.replay.judging import Judge, Part
-from mandate.controlplane.replay.library import Library
 from mandate.controlplane.replay.records import Chunk, Selection
 from mandate.errors import MandateError
 from mandate.postgres.connection import Session, Target, connect, sql
