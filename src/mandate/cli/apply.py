@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mandate.controlplane.governance.planning import Change, Plan
     from mandate.controlplane.governance.review import Review
 
-_SIGNS = {True: "+", False: "="}
+_SIGNS = {"create": "+", "activate": "+", "retire": "-", "same": "="}
 
 
 @options.command
@@ -163,7 +163,7 @@ def _diff(plan: Plan, document: Document, target: Target) -> str:
 
 def _entry(change: Change) -> Iterator[str]:
     indent = {"organization": "", "domain": "  "}.get(change.kind, "    ")
-    yield f"  {_SIGNS[change.created]} {indent}{change.kind:<13}{change.name}"
+    yield f"  {_SIGNS[change.action]} {indent}{change.kind:<13}{change.name}"
     for detail in change.details if change.created else ():
         yield f"      {indent}{'':<13}{detail}"
 
