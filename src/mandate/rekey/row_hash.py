@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mandate.postgres.connection import Session, sql
+from mandate.postgres.connection import Session, Verbatim, sql
 
 _HASHABLE = (Path(__file__).parent / "sql" / "hashable.sql").read_bytes()
 
@@ -24,6 +24,8 @@ def expression(session: Session, columns: Mapping[str, str]) -> sql.Composed:
         value = sql.SQL("source.{}").format(sql.Identifier(name))
         if how["exactly"]:
             whole.append(sql.SQL('{} COLLATE "C"').format(value) if how["text"] else value)
+        elif how["send"] is not None:
+            whole.append(sql.SQL("{}({})").format(Verbatim(how["send"]), value))
         else:
             (sent if how["sendable"] else shown).append(value)
     if sent:

@@ -1,8 +1,11 @@
 -- How the values of types (their names as text) can be hashed so that different values have different hashes:
 -- exactly: by the type itself, whose equal values are the same bytes; text: likewise, once compared byte by byte;
--- sendable: by what is sent of a value in binary, and of what it is made of.
-WITH RECURSIVE made_of (place, oid) AS (
-    SELECT place, name::regtype::oid FROM unnest(%s::text[]) WITH ORDINALITY AS given (name, place)
+-- send: by what this function returns, which sends a value in binary; sendable: likewise, as part of a row, with what
+-- it is made of.
+WITH RECURSIVE given AS (
+    SELECT place, name::regtype::oid AS oid FROM unnest(%s::text[]) WITH ORDINALITY AS given (name, place)
+), made_of (place, oid) AS (
+    SELECT place, oid FROM given
     UNION
     SELECT made_of.place, part.oid
     FROM made_of JOIN pg_catalog.pg_type AS t USING (oid)
@@ -20,7 +23,10 @@ SELECT bool_and(t.typtype = 'e' OR t.typtype = 'd' OR t.oid IN (
            'character varying'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
        )) AS exactly,
        bool_or(t.typtype <> 'd' AND t.oid IN ('text'::regtype, 'character varying'::regtype)) AS text,
+       max(t.typsend::regproc::text) FILTER (
+           WHERE t.typtype = 'b' AND t.typelem = 0 AND given.oid = t.oid AND t.typsend <> 0
+       ) AS send,
        bool_and(t.typsend <> 0) AS sendable
-FROM made_of JOIN pg_catalog.pg_type AS t USING (oid)
+FROM made_of JOIN pg_catalog.pg_type AS t USING (oid) JOIN given ON given.place = made_of.place
 GROUP BY made_of.place
 ORDER BY made_of.place
