@@ -7,7 +7,7 @@ from tests.servers import DatabaseFactory
 from tests.shadowing import graph_of, run_script, session_of
 from tests.shops import change, schemas_left
 
-from mandate.errors import CheckFailed, UsageError
+from mandate.errors import CheckFailed, NeedsPerson, UsageError
 from mandate.postgres.connection import Target, connect
 from mandate.rekey import refuse, spec
 from mandate.rekey.discover import discover
@@ -206,14 +206,18 @@ def test_what_the_rows_contradict_is_found_before_anything_is_copied(plain: Targ
         assert expected in raised.value.message
         with connect(plain) as session:
             assert session.value("SELECT to_regnamespace('mandate_new_t')") is None
-        engine.abort()
 
 
 def test_after_a_wrong_spec_the_right_one_runs(plain: Target) -> None:
+    """Whether it was the spec that was wrong, or what the map phase made of the rows by it."""
     with pytest.raises(UsageError):
         change(plain, made("idd")).run()
+    with pytest.raises(CheckFailed, match="would have the same key"):
+        change(plain, made("1::bigint")).run()
     engine = change(plain, BIG)
     engine.run()
+    with pytest.raises(NeedsPerson, match="differs from the one"):
+        change(plain, made("id * 2")).run()
     engine.finalize()
     with connect(plain) as session:
         assert schemas_left(session) == []

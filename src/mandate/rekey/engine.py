@@ -140,6 +140,7 @@ class Engine:
             self._phase(session, graph, phase, task)
 
     def _begin(self, session: Session) -> Graph:
+        self._drop_map_of_another_spec(session)
         change = journal.begin(session, self.spec)
         if change.status == "swapped":
             self._finish_swap(session, change)
@@ -162,6 +163,14 @@ class Engine:
         elif "build" not in journal.done(session, self.name):
             self._guard(graph).resume(session)
         return graph
+
+    def _drop_map_of_another_spec(self, session: Session) -> None:
+        """What the map found wrong may be mended in the spec, too: nothing but the map was made by then."""
+        change = journal.load(session, self.name)
+        if change is None or change.status != "running" or not journal.edited(change, self.spec):
+            return
+        if {phase.phase for phase in journal.phases(session, self.name)} <= {"map"}:
+            self._ends.end(session, journal.kept_graph(change), FORWARD, "aborted")
 
     def _discover(self, session: Session) -> Graph:
         graph = discover(session, self.spec)

@@ -90,10 +90,9 @@ def begin(session: Session, spec: Spec) -> Change:
     Raises NeedsPerson when the spec was edited under a change that is under way.
     """
     ensure(session)
-    document = json.loads(spec.model_dump_json(by_alias=True))
     found = load(session, spec.rekey.name)
     if found is not None and found.status not in ENDED:
-        if dict(found.spec) != document:
+        if edited(found, spec):
             raise NeedsPerson(
                 f"the spec of {spec.rekey.name} differs from the one that its change began with",
                 hint="put the old spec back, or `mandate rekey abort` first",
@@ -101,11 +100,21 @@ def begin(session: Session, spec: Spec) -> Change:
         return found
     session.execute(
         "INSERT INTO mandate_conductor.rekeys (name, status, spec) VALUES (%s, 'running', %s)",
-        (spec.rekey.name, Jsonb(document)),
+        (spec.rekey.name, Jsonb(_document(spec))),
     )
     made = load(session, spec.rekey.name)
     assert made is not None
     return made
+
+
+def edited(change: Change, spec: Spec) -> bool:
+    """Whether the spec is another than the one that the change began with."""
+    return dict(change.spec) != _document(spec)
+
+
+def _document(spec: Spec) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(spec.model_dump_json(by_alias=True))
+    return document
 
 
 def keep_graph(session: Session, graph: Graph) -> None:

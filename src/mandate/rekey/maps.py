@@ -95,7 +95,7 @@ def _raise(problems: Sequence[str]) -> None:
     if problems:
         raise CheckFailed(
             "the new keys cannot be made:\n" + "\n".join(f"  {problem}" for problem in problems),
-            hint="correct these rows, then run again; nothing was changed",
+            hint="correct these rows, or the spec, then run again; nothing was changed",
             problems=list(problems),
         )
 
