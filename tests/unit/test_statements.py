@@ -1,0 +1,21 @@
+"""How statements and their parameters are spelt for PostgreSQL."""
+
+from __future__ import annotations
+
+from mandate.postgres.arrays import literal
+from mandate.postgres.numbered import numbered
+
+
+def test_placeholders_are_numbered_by_name() -> None:
+    statement = b"SELECT %(b)s::int, %(a)s, '%%', 5 %% 2, %(b)s -- %(c)s"
+    assert numbered(statement) == (b"SELECT $1::int, $2, '%', 5 % 2, $1 -- $3", ("b", "a", "c"))
+    assert numbered(b"SELECT 1") == (b"SELECT 1", ())
+
+
+def test_array_literals() -> None:
+    assert literal([]) == "{}"
+    assert literal([""]) == '{""}'
+    assert literal(["a,b", "{c}", "NULL"]) == '{"a,b","{c}","NULL"}'
+    assert literal(['a"b', None, "c\\d"]) == '{"a\\"b",NULL,"c\\\\d"}'
+    assert literal(['a"b', "c\\d", ""]) == '{"a\\"b","c\\\\d",""}'
+    assert literal(["a\0b", "c"]) == '{"a\0b","c"}'  # refused by PostgreSQL, not read as three
