@@ -1,6 +1,6 @@
 """POST /api/decisions against pgbench writing the same rows with a commit each, in one run.
 
-    python -m bench.api [--seconds 10] [--version 9] [--batch 20000]
+    python -m bench.api [--seconds 10] [--version 8] [--batch 20000]
     python -m bench.api --soak 1000000
 
 One server, one database; at 1, 8 and 32 clients first pgbench, then the service. Prints decisions per second,
@@ -212,7 +212,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--version", type=int, default=9, help="of the schema")
+    parser.add_argument("--version", type=int, default=8, help="of the schema")
     parser.add_argument("--batch", type=int, default=20_000)
     parser.add_argument("--soak", type=int, metavar="DECISIONS", help="look at memory only")
     arguments = parser.parse_args()

@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -41,18 +42,28 @@ def decision() -> dict[str, object]:
         "target": f"order/{random.randrange(1_000_000)}",
         "context": {"amount": random.randint(1, 1000), "customer_verified": True, "channel": "api"},
         "scope": {"service": "payments", "agent": "refund-agent", "environment": "prod"},
-        "timestamp": "2026-01-31T12:00:00Z",
+        "timestamp": _now(),
     }
 
 
+def _now() -> str:
+    return f"{datetime.now(UTC).isoformat(timespec='microseconds')[:-6]}Z"
+
+
 def _template() -> bytes:
-    """A request with places for what differs: id, order and amount, each of a fixed width."""
+    """A request with places for what differs: id, order, amount and time, each of a fixed width."""
     body = json.dumps(
-        {**decision(), "decision_id": "%032x", "target": "order/%06d", "context": {"amount": "%4d"}}
+        {
+            **decision(),
+            "decision_id": "%032x",
+            "target": "order/%06d",
+            "context": {"amount": "%4d"},
+            "timestamp": "%s",
+        }
     )
     body = body.replace('"amount": "%4d"', '"amount": %4d, "customer_verified": true, "channel": "api"')
     body = body.replace("%032x", "%08x-%04x-4%03x-8%03x-%012x")
-    length = len(body % (0, 0, 0, 0, 0, 0, 1))
+    length = len(body % (0, 0, 0, 0, 0, 0, 1, _now()))
     return (HEAD.format(length) + body).encode()
 
 
@@ -70,6 +81,7 @@ def request() -> bytes:
         bits >> 72 & 0xFFFFFFFFFFFF,
         (bits >> 120 & 0xFFFFF) % 1_000_000,
         1 + (bits >> 140) % 1000,
+        _now().encode(),
     )
 
 
