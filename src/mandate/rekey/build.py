@@ -351,21 +351,28 @@ def foreign_keys(
 
 
 def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:
-    """The foreign keys that are left to make (all in one transaction: each locks two tables) and to prove."""
+    """The foreign keys that are left to make (all in one transaction: each locks two tables) and to prove.
+
+    Those of one table are proven one after another: each proof locks it against the others.
+    """
     kept = catalogue.read(session, graph)
     aside = graph.spec.shadow_schema
     states = _states(session, aside)
-    missing, proofs = [], []
+    missing: list[sql.Composed] = []
+    proofs: dict[int, list[sql.Composed]] = {}
     for key in keys_of.renewed(graph, kept):
         state = states.get((key.child_name, key.name))
         if not keys_of.is_built(kept, key) or state is True:
             continue
         if state is None:
             missing += [keys_of.add(graph, key, aside, lagging=True), *keys_of.comment(graph, key, aside)]
-        size = graph.table(key.child).old.bytes
-        proofs.append(Task(1, f"validation of {key}", size, (keys_of.validate(graph, key, aside),)))
+        proofs.setdefault(key.child, []).append(keys_of.validate(graph, key, aside))
     made = [Task(0, "foreign keys", 0, tuple(missing))] if missing else []
-    return made + sorted(proofs, key=lambda task: -task.bytes)
+    found = [
+        Task(1, f"foreign keys of {graph.table(oid)}", len(each) * graph.table(oid).old.bytes, tuple(each))
+        for oid, each in proofs.items()
+    ]
+    return made + sorted(found, key=lambda task: -task.bytes)
 
 
 def _states(session: Session, schema: str) -> dict[tuple[str, str], bool]:

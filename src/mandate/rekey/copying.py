@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ Connect = Callable[[], Session]
 Throttle = Callable[[], None]
 
 ONLINE_SECONDS = 0.2
-OFFLINE_SECONDS = 3.0
+OFFLINE_SECONDS = 0.5
 # What a slow machine copies; the first chunk of each table is sized by it.
 _BLOCKS_PER_SECOND = 1000
 _LARGEST_BLOCKS = 65536
@@ -33,7 +34,7 @@ def run(
     reporter: Reporter,
     throttle: Throttle | None = None,
     *,
-    target_seconds: float | None = None,
+    target_seconds: float = OFFLINE_SECONDS,
     watch: yielding.Watch | None = None,
 ) -> int:
     """Copy what is not yet copied, with `jobs` sessions; the rows in all shadows.
@@ -46,10 +47,9 @@ def run(
             # Parents that were born after the maps were filled and before capture began are in no log.
             fill = partial(yielding.retried, watch, [session], lambda: maps.fill(session, graph, again=True))
             patiently(fill, FILL_SECONDS)
-        seconds = target_seconds or (ONLINE_SECONDS if throttle else OFFLINE_SECONDS)
-        size = max(1, round(seconds * _BLOCKS_PER_SECOND))
+        size = max(1, round(target_seconds * _BLOCKS_PER_SECOND))
         todo = [_todo(session, graph, table, size) for table in graph.tables]
-        queue = _Queue(todo, seconds, throttle, watch)
+        queue = _Queue(todo, target_seconds, throttle, watch)
     with reporter.task("copy", total=queue.total, unit="blocks") as task, ThreadPoolExecutor(jobs) as pool:
         task.update(queue.done)
         try:
@@ -121,7 +121,11 @@ def _gaps(done: Sequence[tuple[int, int]], end: int) -> Iterator[tuple[int, int]
 
 @dataclass
 class _Queue:
-    """Hands out chunks, of the table with the most left first; ends at the first error."""
+    """Hands out chunks, of the table with the most left first; ends at the first error.
+
+    Of a table that nobody works on before others: two sessions that write to one table wait for each other
+    to make it longer.
+    """
 
     todo: list[_Todo]
     target_seconds: float
@@ -130,6 +134,7 @@ class _Queue:
     error: BaseException | None = None
     lock: Lock = field(default_factory=Lock)
     gate: Lock = field(default_factory=Lock)
+    at_work: Counter[int] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
@@ -146,18 +151,21 @@ class _Queue:
                 if self.error is None:
                     self.throttle()
         with self.lock:
-            todo = max(self.todo, key=lambda each: each.left)
-            if self.error is not None or not todo.ranges:
+            left = [each for each in self.todo if each.ranges]
+            if self.error is not None or not left:
                 return None
+            todo = min(left, key=lambda each: (self.at_work[each.table.old.oid], -each.left))
+            self.at_work[todo.table.old.oid] += 1
             first, end = todo.ranges[0]
             last = min(end, first + todo.size)
             todo.ranges[0:1] = [(last, end)] if last < end else []
             return _Chunk(todo, first, last)
 
     def learn(self, chunk: _Chunk, seconds: float) -> None:
-        """Size the next chunks by how long this one took; never more than twice the size at once."""
+        """It is done. Size the next chunks by how long it took; never more than twice the size at once."""
         factor = min(2.0, max(0.25, self.target_seconds / max(seconds, 0.001)))
         with self.lock:
+            self.at_work[chunk.todo.table.old.oid] -= 1
             wanted = round((chunk.last - chunk.first) * factor)
             chunk.todo.size = max(1, min(_LARGEST_BLOCKS, chunk.todo.size * 2, wanted))
 

@@ -245,8 +245,15 @@ class Engine:
             watch.require()
             self._steering.pace(session, pace)
 
-        jobs = self.options.jobs
-        rows = copying.run(self.session, graph, jobs, self.reporter, between_chunks, watch=self.watch)
+        rows = copying.run(
+            self.session,
+            graph,
+            self.options.jobs,
+            self.reporter,
+            between_chunks,
+            target_seconds=copying.ONLINE_SECONDS if self.options.limits else copying.OFFLINE_SECONDS,
+            watch=self.watch,
+        )
         catch_up.forget_logged(session, graph)
         return {"rows": rows, "space": figures}
 
