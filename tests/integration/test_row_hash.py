@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.servers import DatabaseFactory
 
 from mandate.postgres.connection import Session, Verbatim, connect
+from mandate.postgres.embedded import EmbeddedServer
 from mandate.rekey import row_hash
 from mandate.rekey.fingerprint import fingerprint_hashed
 
@@ -32,6 +33,7 @@ TYPES = {
     "xid": ("'1'", "'2'"),
     "tsrange": ("'empty'", "'(,)'"),
     "public.mood": ("'glad'", "'sad'"),
+    "public.temper": ("'glad'", "'sad'"),
     "public.slug": ("'a'", "'b'"),
     "public.amount": ("1.0", "1.00"),
     "public.pair": ("'(1,)'", "'(,1)'"),
@@ -40,6 +42,7 @@ TYPES = {
 MAKE = b"""
 CREATE TYPE mood AS ENUM ('glad', 'sad');
 CREATE DOMAIN slug AS text;
+CREATE DOMAIN temper AS mood;
 CREATE DOMAIN amount AS numeric;
 CREATE TYPE pair AS (a integer, b numeric);
 """
@@ -54,8 +57,10 @@ CHANGED = (
 )
 
 
-def test_values_that_differ_in_a_byte_have_different_hashes(database: DatabaseFactory) -> None:
-    with connect(database("empty")) as session:
+def test_values_that_differ_in_a_byte_have_different_hashes(
+    any_postgres: EmbeddedServer, database: DatabaseFactory
+) -> None:
+    with connect(database("empty", server=any_postgres)) as session:
         session.execute(MAKE)
         for type_, (one, other) in TYPES.items():
             hashes = [

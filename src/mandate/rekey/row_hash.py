@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mandate.postgres.connection import Session, Verbatim, sql
 
+# PostgreSQL 18 and later.
+_HASHES_BYTES = "SELECT to_regprocedure('pg_catalog.hashbyteaextended(bytea,bigint)') IS NOT NULL"
 _HASHABLE = (Path(__file__).parent / "sql" / "hashable.sql").read_bytes()
 
 
@@ -17,25 +20,52 @@ def expression(session: Session, columns: Mapping[str, str]) -> sql.Composed:
     equal: 1.0 and 1.00 as numeric, or texts that a collation does not tell apart.
     """
     found = session.rows(_HASHABLE, (list(columns.values()),))
-    whole: list[sql.Composable] = []
-    sent: list[sql.Composable] = []
-    shown: list[sql.Composable] = []
-    for name, how in zip(columns, found, strict=True):
-        value = sql.SQL("source.{}").format(sql.Identifier(name))
+    by_bytes = session.value(_HASHES_BYTES)
+    parts = _Parts()
+    for seed, (name, how) in enumerate(zip(columns, found, strict=True), start=1):
+        value: sql.Composable = sql.SQL("source.{}").format(sql.Identifier(name))
         if how["exactly"]:
-            whole.append(sql.SQL('{} COLLATE "C"').format(value) if how["text"] else value)
+            value = sql.SQL('{} COLLATE "C"').format(value) if how["text"] else value
+            parts.add(value, how["function"], seed)
         elif how["send"] is not None:
-            whole.append(sql.SQL("{}({})").format(Verbatim(how["send"]), value))
+            sent = sql.SQL("{}({})").format(Verbatim(how["send"]), value)
+            parts.add(sent, "hashbyteaextended" if by_bytes else None, seed)
         else:
-            (sent if how["sendable"] else shown).append(value)
-    if sent:
-        whole.append(sql.SQL("pg_catalog.record_send({}::pg_catalog.record)").format(_row(sent)))
-    if shown:
-        whole.append(sql.SQL('{}::text COLLATE "C"').format(_row(shown)))
-    # Hashed once more: it is a sum over the columns, and the sum of those would not tell which row had what.
-    return sql.SQL("pg_catalog.hashint8extended(pg_catalog.hash_record_extended({}, 0), 0)").format(
-        _row(whole)
-    )
+            (parts.sent if how["sendable"] else parts.shown).append(value)
+    # Hashed once more: what columns add up to would, summed over the rows, not tell which row had what.
+    return sql.SQL("pg_catalog.hashint8extended({}, 0)").format(parts.together())
+
+
+@dataclass
+class _Parts:
+    """What a row's hash is put together from: hashes of values, and values to be hashed as a row."""
+
+    hashes: list[sql.Composable] = field(default_factory=list)
+    whole: list[sql.Composable] = field(default_factory=list)
+    sent: list[sql.Composable] = field(default_factory=list)
+    shown: list[sql.Composable] = field(default_factory=list)
+
+    def add(self, value: sql.Composable, function: str | None, seed: int) -> None:
+        """Another seed for each column, so that values that change places show. NULL is no value's hash."""
+        if function is None:
+            self.whole.append(value)
+            return
+        hashed = sql.SQL("coalesce(pg_catalog.{}({}, {}), {})").format(
+            sql.Identifier(function), value, sql.Literal(seed), sql.Literal(seed)
+        )
+        self.hashes.append(hashed)
+
+    def together(self) -> sql.Composed:
+        """One number."""
+        whole = list(self.whole)
+        if self.sent:
+            whole.append(sql.SQL("pg_catalog.record_send({}::pg_catalog.record)").format(_row(self.sent)))
+        if self.shown:
+            whole.append(sql.SQL('{}::text COLLATE "C"').format(_row(self.shown)))
+        hashes = list(self.hashes)
+        if whole or not hashes:
+            hashes.append(sql.SQL("pg_catalog.hash_record_extended({}, 0)").format(_row(whole)))
+        return sql.SQL(" OPERATOR(pg_catalog.#) ").join(hashes)
 
 
 def _row(values: list[sql.Composable]) -> sql.Composed:
