@@ -68,6 +68,8 @@ class _Crew:
 
     sessions: Sequence[Session]
     memory_kilobytes: int
+    alone: bool
+    compresses: bool
     gate: Callable[[], None] | None
     observer: Session | None
     whole: float
@@ -94,13 +96,21 @@ def run(
 ) -> None:
     """Do the tasks, stage by stage, as many at a time as there are sessions, the largest first.
 
-    `jobs_alone`: how many sessions share the memory that nobody else needs; None: as the server is set.
-    `gate` is called before each task, by several
-    threads, and may wait or raise. `observer`: another session, to see how far tasks under way are.
-    Raises the first error; then no statement is running any more.
+    `jobs_alone`: how many sessions share what memory and disk nobody else needs; None: clients are at work.
+    `gate` is called before each task, by several threads, and may wait or raise. `observer`: another
+    session, to see how far tasks under way are. Raises the first error; then no statement is running any
+    more.
     """
     memory = memory_kilobytes(sessions[0], jobs_alone)
-    crew = _Crew(sessions, memory, gate, observer, sum(task.effort for task in tasks) or 1.0)
+    crew = _Crew(
+        sessions,
+        memory,
+        jobs_alone is not None,
+        jobs_alone is None and sessions[0].value("SELECT current_setting('is_superuser')") == "on",
+        gate,
+        observer,
+        sum(task.effort for task in tasks) or 1.0,
+    )
     for session in sessions:
         crew.idle.put(session)
     with (reporter or Silent()).task("build", total=100, unit="%") as progress:
@@ -158,18 +168,20 @@ def _run_one(crew: _Crew, task: Task) -> None:
 
 
 def _set(session: Session, crew: _Crew, task: Task) -> None:
-    """What a crash takes away of a task is done again, so its COMMIT need not wait for the disk.
-
-    With more than one session at work each uses one processor: several for one index only cost more.
-    """
+    """With more than one session at work each uses one processor: several for one index only cost more."""
     settings = {
         "search_path": "",
         "default_tablespace": "",
-        "synchronous_commit": "off",
         "maintenance_work_mem": f"{task.memory_kilobytes(crew.memory_kilobytes)}kB",
     }
     if len(crew.sessions) > 1:
         settings["max_parallel_maintenance_workers"] = "0"
+    if crew.alone:
+        # What a crash takes away of a task is done again, so its COMMIT need not wait for the disk.
+        settings["synchronous_commit"] = "off"
+    if crew.compresses:
+        # A client's COMMIT waits until all WAL before it is on the disk: the pages of new indexes, too.
+        settings["wal_compression"] = "on"
     session.execute(
         "SELECT pg_catalog.set_config(s.name, s.value, true)"
         " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
