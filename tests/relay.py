@@ -7,8 +7,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -159,22 +161,50 @@ def tls_proxy(port: int, directory: Path) -> Iterator[tuple[int, Path]]:
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back, forth = await asyncio.open_connection("127.0.0.1", port)
-        with closing(writer), closing(forth):
-            await asyncio.wait(
-                [asyncio.create_task(_copy(reader, forth)), asyncio.create_task(_copy(back, writer))],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+        ways = [asyncio.create_task(_copy(reader, forth)), asyncio.create_task(_copy(back, writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            await _ended(writer, forth)
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(carry, "127.0.0.1", 0, ssl=context))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    async def serve(listening: Future[tuple[int, Callable[[], object]]]) -> None:
+        over = asyncio.Event()
+        connections: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = asyncio.create_task(carry(reader, writer))
+            connections.add(connection)
+            connection.add_done_callback(connections.discard)
+
+        loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context) as server:
+            address = server.sockets[0].getsockname()
+            listening.set_result((address[1], partial(loop.call_soon_threadsafe, over.set)))
+            await over.wait()
+            for connection in connections:
+                connection.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+    listening: Future[tuple[int, Callable[[], object]]] = Future()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(listening)), daemon=True)
     thread.start()
+    number, end = listening.result(timeout=30)
     try:
-        yield server.sockets[0].getsockname()[1], certificate
+        yield number, certificate
     finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        end()
         thread.join()
+
+
+async def _ended(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.transport.abort()
+    for writer in writers:
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
