@@ -246,8 +246,14 @@ def test_a_plain_schema_is_not_refused(parent: Target) -> None:
             "rule also of table s.other reads or writes s.parent",
         ),
         (
-            "CREATE FUNCTION s.f(s.parent) RETURNS int LANGUAGE sql AS 'SELECT 1'",
-            "function s.f(s.parent) uses the row type of s.parent",
+            "CREATE FUNCTION s.f(s.parent) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+            "CREATE VIEW s.of_f AS SELECT s.f(p) FROM s.parent p",
+            "view s.of_f uses function s.f(s.parent), which uses the row type of s.parent",
+        ),
+        (
+            "CREATE FUNCTION s.f(int, s.child) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+            "CREATE AGGREGATE s.g (s.child) (SFUNC = s.f, STYPE = int)",
+            "function s.g(s.child) uses the row type of s.child",
         ),
         (
             "CREATE TABLE s.log (what s.child[])",

@@ -225,6 +225,33 @@ def test_clients_work_on_the_new_tables_as_they_did_on_the_old_ones(swapped: Tar
         assert session.value("SELECT count(*) FROM sink.returns WHERE line IS NULL") == 1
 
 
+CALLS: LiteralString = """
+    SELECT sink.last_customer(),
+        (SELECT n.id FROM sink.customers c, sink.customers_like(c) AS n WHERE n.id = c.id LIMIT 1),
+        (SELECT (o.one).total FROM sink.customers c, sink.orders_of(c) AS o LIMIT 1)
+"""
+
+
+def test_a_client_that_stays_can_call_what_it_called_before(sink: Target) -> None:
+    """Its session remembers the types of a function's body."""
+    with session_of(sink) as client, session_of(sink) as session:
+        called = client.rows(CALLS)
+        graph = graph_of(session, TO_BIGINT)
+        build_all(session, graph)
+        swap(session, graph)
+        assert client.rows(CALLS) == called
+        session.execute("INSERT INTO sink.customers (id, \"Name\") VALUES (5000000000, 'big')")
+        assert client.value("SELECT sink.last_customer()") == "5000000000"
+        assert (
+            client.value("SELECT count(*) FROM sink.customers c, sink.customers_like(c) WHERE c.id > 9999")
+            > 0
+        )
+        session.execute("ALTER TABLE sink.customers DISABLE TRIGGER customers_refuse")
+        session.execute("DELETE FROM sink.customers WHERE id = 5000000000")
+        swap(session, graph, BACK)
+        assert client.rows(CALLS) == called
+
+
 def test_numbers_go_on_where_they_stopped_both_ways(sink: Target) -> None:
     with session_of(sink) as session:
         graph = graph_of(session, TO_BIGINT)

@@ -32,7 +32,6 @@ PAGILA = Sample(
         # A partitioned table beside the change has a customer_id of its own that refers to nothing.
         (r"(CREATE TABLE public.payment\w* \((?:\n    .*)*?\n    customer_id) bigint", r"\1 integer"),
     ),
-    before="DROP FUNCTION rewards_report;",
 )
 
 CHINOOK = Sample(

@@ -125,6 +125,30 @@ CREATE POLICY mine ON sink.orders AS RESTRICTIVE TO PUBLIC
     WITH CHECK (payer IS NULL);
 COMMENT ON POLICY mine ON sink.orders IS 'own rows';
 
+-- Functions of their row types, and one that remembers the type of a column.
+CREATE FUNCTION sink.customers_like(sink.customers, "how much" integer DEFAULT 1 + 1)
+    RETURNS SETOF sink.customers LANGUAGE sql STABLE ROWS 7
+    AS 'SELECT * FROM sink.customers c WHERE c.country = $1.country';
+ALTER FUNCTION sink.customers_like OWNER TO sink_owner;
+REVOKE ALL ON FUNCTION sink.customers_like FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION sink.customers_like TO sink_reader WITH GRANT OPTION;
+COMMENT ON FUNCTION sink.customers_like IS 'neighbours';
+CREATE FUNCTION sink.orders_of(VARIADIC sink.customers[]) RETURNS TABLE (one sink.orders, "at" integer)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = sink
+    AS 'BEGIN RETURN QUERY SELECT o, 1 FROM orders o WHERE o.customer = $1[1].id; END';
+CREATE PROCEDURE sink.touch(INOUT what sink.orders) LANGUAGE plpgsql AS 'BEGIN what.note := ''touched''; END';
+GRANT EXECUTE ON PROCEDURE sink.touch TO sink_clerk;
+CREATE FUNCTION sink.last_customer() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    found sink.customers.id%TYPE;
+    everybody sink.customers[];
+BEGIN
+    SELECT max(id) INTO found FROM sink.customers;
+    SELECT array_agg(c) INTO everybody FROM sink.customers c WHERE id = found;
+    RETURN everybody[1].id;
+END
+$$;
+
 CREATE TABLE sink.lines (
     order_id integer NOT NULL REFERENCES sink.orders MATCH FULL,
     line smallint NOT NULL,

@@ -264,14 +264,36 @@ class View:
 
 
 @dataclass(frozen=True)
+class Argument:
+    """What a function takes; `row_type`: place of the table or view whose row (`array`: rows) it is."""
+
+    type: str
+    row_type: tuple[str, str] | None
+    array: bool
+
+
+@dataclass(frozen=True)
 class Function:
-    """A function whose parsed body reads the tables or views. `renewed`: as a view's."""
+    """A function that holds on to the tables or views, by number or in what a session remembers of it.
+
+    `anew`: it takes or returns a row of one, and cannot stay the same function. `renewed`: as a view's.
+    """
 
     oid: int
     schema: str
     name: str
     definition: str
+    owner: str = ""
+    anew: bool = False
+    arguments: tuple[Argument, ...] = ()
+    grants: tuple[Grant, ...] | None = None
+    comment: str | None = None
     renewed: str | None = None
+
+    @property
+    def row_types(self) -> set[tuple[str, str]]:
+        """Places of the tables and views whose rows it takes."""
+        return {each.row_type for each in self.arguments if each.row_type is not None}
 
     def __str__(self) -> str:
         return f"function {self.schema}.{self.name}"

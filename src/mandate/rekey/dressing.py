@@ -54,9 +54,9 @@ def own(kind: LiteralString, what: Composable, owner: str) -> sql.Composed:
 
 
 def grant(
-    kind: LiteralString, what: sql.Identifier, owner: str, grants: Sequence[Grant] | None
+    kind: LiteralString, what: Composable, owner: str, grants: Sequence[Grant] | None
 ) -> Iterator[sql.Composed]:
-    """Exactly these privileges on a table, view or sequence without any; None: the owner's defaults."""
+    """Exactly these privileges on what has none; None: the owner's defaults."""
     target = sql.SQL("{} {}").format(sql.SQL(kind), what)
     if grants is None:
         yield sql.SQL("GRANT ALL ON {} TO {}").format(target, sql.Identifier(owner))

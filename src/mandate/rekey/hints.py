@@ -18,6 +18,10 @@ _HINTS = (
     (r" has rule ", f"a trigger can do what a rule does; or {_AGAIN}"),
     (r"^rule ", f"a trigger can do what a rule does; or {_AGAIN}"),
     (
+        r" uses (function|procedure) .*, which uses the row type of ",
+        f"that function is dropped and made again at the swap, and this with it: {_AGAIN}",
+    ),
+    (
         r" uses the row type of ",
         "the row type stays with the old table: take a type of your own (CREATE TYPE ... AS), or the columns;"
         f" or {_AGAIN}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import catalogue, dressing, foreign_keys, rewriting, shadow, views
+from mandate.rekey import catalogue, dressing, foreign_keys, rewriting, routines, shadow, views
 from mandate.rekey.catalogue import Attribute, Catalogue, ForeignKey, OwnedSequence, Trigger
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph, NewColumn, NewTable
@@ -159,9 +159,7 @@ class _Swap:
             if self.direction.forward:
                 yield from self._unproven(table)
         yield from self._policies()
-        for function in self.kept.functions:
-            renewed = function.renewed if self.direction.forward else None
-            yield sql.Composed([Verbatim(renewed or function.definition)])
+        yield from routines.swap(self.kept, self.aside, forward=self.direction.forward)
 
     # -- sequences -----------------------------------------------------------------------------------
 

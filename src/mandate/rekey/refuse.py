@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mandate.errors import CheckFailed, DatabaseError
-from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import build, catalogue, crew, foreign_keys, renewal, rewriting, shadow, views
+from mandate.postgres.connection import Session, sql
+from mandate.rekey import build, catalogue, crew, foreign_keys, renewal, rewriting, routines, shadow, views
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.model import Graph, NewTable
 
@@ -132,8 +132,7 @@ def _made(session: Session, graph: Graph, kept: Catalogue) -> Iterator[str]:
             yield from _try(session, task.name, _execute(task.statements))
     places = views.moved(graph, kept)
     for function in kept.functions:
-        text = rewriting.query(function.renewed or function.definition, places)
-        yield from _try(session, str(function), _execute((sql.Composed([Verbatim(text)]),)))
+        yield from _try(session, str(function), _execute(tuple(routines.rehearsed(function, places))))
     for key in foreign_keys.carried(graph, kept):
         yield from _try(session, str(key), _foreign_key(graph, kept, key))
     yield from _try(session, "foreign keys of the spec", _wanted_foreign_keys(graph, kept))

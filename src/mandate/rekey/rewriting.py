@@ -440,15 +440,28 @@ def _move_statistics(statement: Any, place: Place, schema: str) -> None:
 
 
 def query(text: str, moved: Mapping[Place, Place]) -> str:
-    """A view's query that reads relations in their new places; all of its text stays but their schemas."""
-    found = [node for node in _all(grammar.load().parse(text)) if node.DESCRIPTOR.name == "RangeVar"]
+    """A query or function over relations, and their row types, in their new places.
+
+    All of the text stays but their schemas.
+    """
+    found = dict(_named(grammar.load().parse(text)))
     done = text.encode()
-    for node in sorted(found, key=lambda node: -node.location):
-        place = moved.get((node.schemaname, node.relname))
+    for location, named in sorted(found.items(), reverse=True):
+        place = moved.get(named)
         if place is not None:
-            before, after = done[: node.location], done[node.location :]
+            before, after = done[:location], done[location:]
             done = before + _quoted(place[0]).encode() + _SCHEMA.sub(b"", after, count=1)
     return done.decode().rstrip("; \n")
+
+
+def _named(tree: Any) -> Iterator[tuple[int, Place]]:
+    """Where a tree names relations and types with their schema."""
+    for node in _all(tree):
+        if node.DESCRIPTOR.name == "RangeVar":
+            yield node.location, (node.schemaname, node.relname)
+        elif node.DESCRIPTOR.name == "TypeName" and len(node.names) == 2:
+            schema, name = (each.string.sval for each in node.names)
+            yield node.location, (schema, name)
 
 
 def _quoted(name: str) -> str:

@@ -21,6 +21,29 @@ gone AS (
     SELECT changed.* FROM changed
     JOIN unnest(%(gone_tables)s::bigint[], %(gone_columns)s::text[]) AS g (t, name)
         ON changed.oid = g.t::oid AND changed.name = g.name
+),
+row_types (oid, name) AS (
+    SELECT t.oid, named.name
+    FROM named
+    JOIN pg_type y ON y.oid = named.reltype
+    CROSS JOIN LATERAL (VALUES (y.oid), (y.typarray)) AS t (oid)
+),
+-- Functions that are made again, where a row type is in their signature not as the same function.
+carried (oid, types) AS (
+    SELECT p.oid, p.proargtypes::oid[] || p.proallargtypes || p.prorettype
+    FROM pg_proc p
+    WHERE p.prokind <> 'a' AND NOT EXISTS (
+        SELECT FROM pg_depend e
+        WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype IN ('e', 'x')
+    )
+),
+made (oid, name) AS (
+    SELECT carried.oid, min(row_types.name)
+    FROM row_types
+    JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = row_types.oid AND d.deptype = 'n'
+        AND d.classid = 'pg_proc'::regclass
+    JOIN carried ON carried.oid = d.objid AND row_types.oid = ANY (carried.types)
+    GROUP BY carried.oid
 )
 SELECT format('%%s is a partition', name) AS problem FROM named WHERE relispartition
 UNION ALL
@@ -46,12 +69,22 @@ JOIN pg_rewrite r ON r.oid = d.objid
 JOIN pg_class c ON c.oid = r.ev_class
 WHERE c.relkind NOT IN ('v', 'm') AND r.ev_class NOT IN (SELECT oid FROM relations)
 UNION ALL
--- The row type stays with the table that goes away.
-SELECT DISTINCT format('%%s uses the row type of %%s', pg_describe_object(d.classid, d.objid, d.objsubid), named.name)
-FROM named
-JOIN pg_type y ON y.oid = named.reltype
-JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid IN (y.oid, y.typarray)
-    AND d.deptype = 'n'
+-- The row type stays with the table that goes away. Functions are made again.
+SELECT DISTINCT format('%%s uses the row type of %%s', pg_describe_object(d.classid, d.objid, d.objsubid), row_types.name)
+FROM row_types
+JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = row_types.oid AND d.deptype = 'n'
+WHERE d.classid <> 'pg_proc'::regclass OR d.objid NOT IN (SELECT oid FROM carried)
+UNION ALL
+SELECT DISTINCT format('%%s uses %%s, which uses the row type of %%s',
+    CASE d.classid WHEN 'pg_rewrite'::regclass
+        THEN (SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r WHERE r.oid = d.objid)
+        ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
+    pg_describe_object('pg_proc'::regclass, made.oid, 0), made.name)
+FROM made
+JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = made.oid
+UNION ALL
+SELECT format('%%s has a security label of %%s', pg_describe_object('pg_proc'::regclass, made.oid, 0), l.provider)
+FROM made JOIN pg_seclabel l ON l.classoid = 'pg_proc'::regclass AND l.objoid = made.oid
 UNION ALL
 SELECT DISTINCT format('%%s uses column %%s of %%s, which goes away',
     CASE d.classid WHEN 'pg_rewrite'::regclass
