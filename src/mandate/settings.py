@@ -109,7 +109,8 @@ class SmokeSettings(Section):
     domain: str | None = Field(None, description="domain to filter by; one with decisions if unset")
     token: SecretStr | None = Field(None, description="auditor token, where the service needs one")
     log_globs: list[str] = Field(
-        default_factory=lambda: ["/var/log/mandate/*.log"], description="logs scanned for errors"
+        default_factory=lambda: ["/var/log/mandate/*.log"],
+        description="logs scanned for errors, with that of serve.log_dir",
     )
     timeout_seconds: float = Field(10.0, gt=0, le=600, description="per call")
 

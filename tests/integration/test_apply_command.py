@@ -159,6 +159,19 @@ def test_what_is_rendered_is_read_from_standard_input(database: DatabaseFactory,
     assert document["unchanged"] > 10
 
 
+@pytest.mark.parametrize("dsn", [None, "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2"])
+def test_the_form_of_a_file_is_told_without_a_database(tmp_path: Path, dsn: str | None) -> None:
+    (tmp_path / "m.yaml").write_text(changed("verdict: PAUSE", "verdict: PAWS"))
+    (tmp_path / "mandate.toml").write_text('[embedded]\ndata_dir = "none"\n')
+    where = ("--dsn", dsn) if dsn else ()
+    done = mandate("apply", "-f", "m.yaml", *where, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "m.yaml:43:18: 'PAWS' is not" in done.stderr
+    (tmp_path / "m.yaml").write_text(WHOLE)
+    done = mandate("apply", "-f", "m.yaml", *where, cwd=tmp_path)
+    assert (done.returncode, "no database:" in done.stderr) == ((9, False) if dsn else (2, True)), done.stderr
+
+
 def test_the_schema_needs_no_database(tmp_path: Path) -> None:
     printed = mandate("apply", "--schema", cwd=tmp_path, env={"HOME": str(tmp_path)})
     assert (printed.returncode, json.loads(printed.stdout)) == (0, json_schema())

@@ -304,6 +304,10 @@ def test_the_log_names_request_and_decision(point: Point) -> None:
     line = point.service.line(post(point.service, body))
     assert line["decision_id"] == body["decision_id"]
     assert (line["path"], line["status"]) == ("/api/decisions", 201)
+    path = f"/api/decisions/{body['decision_id'].upper()}/timeline"
+    asked = point.service.line(point.service.get(path))
+    assert (asked["decision_id"], asked["status"]) == (body["decision_id"], 200)
+    assert "decision_id" not in point.service.line(point.service.get("/api/decisions/x/timeline"))
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,19 @@ class TestCommand:
         assert "serve.log:2" not in done.stderr
         assert mandate(*arguments, "--since", "yesterday").returncode == 2
 
+    def test_the_service_s_own_log_is_looked_at(
+        self, three: Target, service: FakeService, tmp_path: Path
+    ) -> None:
+        (tmp_path / "mandate-serve.log").write_text("2026-01-31T02:00:01Z it failed\n")
+        config = tmp_path / "mandate.toml"
+        config.write_text('[smoke]\nlog_globs = []\n[serve]\nlog_dir = "."\n')
+        arguments = ("smoke", "--base-url", service.url, "--dsn", three.conninfo, "--config", config)
+        done = mandate(*arguments, "--since", "2026-01-31T02:00:00+00:00")
+        assert (done.returncode, "mandate-serve.log:1: 2026-01-31T02:00:01Z it failed" in done.stderr) == (
+            6,
+            True,
+        )
+
     def test_without_a_database_it_says_so(self, service: FakeService, tmp_path: Path) -> None:
         config = tmp_path / "mandate.toml"
         config.write_text(f'[embedded]\ndata_dir = "{tmp_path}/none"\n')

@@ -95,6 +95,8 @@ def test_all_defects_are_told_together_in_the_order_of_the_file() -> None:
 
 def test_a_value_that_could_not_be_read_is_not_blamed_twice() -> None:
     only(defects(changed("name: Acme", "name: *acme")), "3:9", "aliases")
+    only(defects(changed("value: 500", "value: 1e999")), "42:20", "more digits")
+    only(defects(changed("value: 500", "value: 0500")), "42:20", "begins with a zero")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import typer
 
 from mandate.cli import options, output
 from mandate.cli.output import Format
-from mandate.errors import AwaitingApproval, UsageError
+from mandate.errors import AwaitingApproval, DatabaseUnavailable, NoDatabase, UsageError
 from mandate.postgres.connection import Session, Target, connect
 from mandate.postgres.target import resolve
+from mandate.settings import Loaded
 
 if TYPE_CHECKING:
     from mandate.controlplane.governance.documents import Document
@@ -56,13 +57,27 @@ def apply(
     if schema:
         return _schema()
     read = _read(file) if file is not None else None
-    target = resolve(options.load(config, {"database.dsn": dsn, "embedded.data_dir": data_dir}))
-    with connect(target, application_name="mandate-apply") as session:
+    loaded = options.load(config, {"database.dsn": dsn, "embedded.data_dir": data_dir})
+    target, session = _connected(loaded, read)
+    with session:
         if check:
             return _check(session, target, format)
         if read is None:
             return _render(session, format)
         return _apply(session, target, read, format, dry_run=dry_run, yes=yes)
+
+
+def _connected(loaded: Loaded, read: Document | None) -> tuple[Target, Session]:
+    """The database. Where there is none, what is wrong with the file's form is told rather than that."""
+    from mandate.controlplane.governance import store
+
+    try:
+        target = resolve(loaded)
+        return target, connect(target, application_name="mandate-apply")
+    except (NoDatabase, DatabaseUnavailable):
+        if read is not None:
+            store.refuse(read.source, read.defects)
+        raise
 
 
 def _read(file: Path) -> Document:

@@ -16,7 +16,7 @@ RowSecurity = Annotated[
     bool | None,
     typer.Option(
         "--row-security/--no-row-security",
-        help="Row level security on or off (version 8). Left as it is when neither is given.",
+        help="Row level security on or off (from version 8). Left as it is when neither is given.",
     ),
 ]
 

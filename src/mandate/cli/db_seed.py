@@ -41,7 +41,7 @@ def command(
     format: FormatOption = Format.TEXT,
     config: Config = None,
 ) -> None:
-    """Fill a database (version 7 or 8) with a generated history, in one transaction."""
+    """Fill a database of version 7 or 8 with a generated history, in one transaction."""
     parameters = Parameters(decisions, domains, skew, seed_number, seed.parse_until(until), days)
     loaded = options.load(config, {"database.dsn": dsn})
     summary = seed.load(

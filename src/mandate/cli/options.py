@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 from collections.abc import Callable, Mapping
+from inspect import cleandoc
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, ParamSpec
@@ -67,4 +68,10 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             raise SystemExit(141) from None
         raise SystemExit(code or 0)
 
+    framed.__doc__ = _paragraphs(function.__doc__)
     return framed
+
+
+def _paragraphs(text: str | None) -> str | None:
+    """A docstring with one line for each paragraph: --help breaks the lines."""
+    return text and "\n\n".join(" ".join(part.split()) for part in cleandoc(text).split("\n\n"))

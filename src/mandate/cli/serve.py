@@ -24,7 +24,9 @@ Host = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=0, max=65535, help="Port; 3000. 0 takes a free one and says which."),
+    typer.Option(
+        "--port", min=0, max=65535, metavar="PORT", help="Port; 3000. 0 takes a free one and says which."
+    ),
 ]
 LogDir = Annotated[
     Path | None,

@@ -23,7 +23,12 @@ _LIFETIME = re.compile(r"([1-9][0-9]{0,4})([mhd])", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _MAX_DESCRIPTION = 1000
 
-RoleOption = Annotated[Role, typer.Option("--role", help="What it may do: see docs/how-to/tokens.md.")]
+RoleOption = Annotated[
+    Role,
+    typer.Option(
+        "--role", metavar="ROLE", help="agent, auditor or operator: what it may do (docs/how-to/tokens.md)."
+    ),
+]
 Organization = Annotated[str, typer.Option("--organization", help="Whose it is: a UUID or a name.")]
 Domains = Annotated[
     list[str] | None,

@@ -87,9 +87,12 @@ class Smoke:
 
 
 def log_globs(settings: Settings) -> list[str]:
-    """The log files to watch: `smoke.log_globs`, and what services run as processes write to."""
+    """The log files to watch: `smoke.log_globs`, those of processes that are services, `serve.log_dir`."""
     processes = settings.services.process if settings.services.kind == "process" else []
-    return [*settings.smoke.log_globs, *(glob.escape(str(process.log_file(one))) for one in processes)]
+    files = [process.log_file(one) for one in processes]
+    if settings.serve.log_dir is not None:
+        files.append(settings.serve.log_dir / "mandate-serve.log")
+    return [*settings.smoke.log_globs, *(glob.escape(str(file)) for file in files)]
 
 
 def run(

@@ -202,8 +202,8 @@ def _log(method: str, scope: Scope, current: Exchange) -> None:
     }
     if current.token_id:
         fields["token_id"] = current.token_id
-    if current.decision_id:
-        fields["decision_id"] = current.decision_id
+    if decision_id := current.decision_id or _asked_for(scope):
+        fields["decision_id"] = decision_id
     if current.problem:
         fields["problem"] = current.problem
     ours = current.status is None or current.status >= 500
@@ -217,6 +217,12 @@ def _log(method: str, scope: Scope, current: Exchange) -> None:
         log.warning("request", **fields)
     else:
         logs.request(fields)
+
+
+def _asked_for(scope: Scope) -> str | None:
+    """The decision that the path names, if that is a UUID at all."""
+    found = str(scope.get("path_params", {}).get("decision_id", ""))
+    return found.lower() if UUID_PATTERN.fullmatch(found) else None
 
 
 def _path(scope: Scope) -> str:

@@ -241,7 +241,7 @@ class _YamlReader:
             return None
         self._refuse_decoration(event, mark)
         if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event, mark)
+            return self._scalar(event, path, mark)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(path)
         return self._mapping(path)
@@ -290,7 +290,7 @@ class _YamlReader:
             return False
         return True
 
-    def _scalar(self, event: Any, mark: Mark) -> Any:
+    def _scalar(self, event: Any, path: Path, mark: Mark) -> Any:
         text: str = event.value
         if not event.style and event.tag is None:  # libyaml says '' where Python's says None
             value, wrong = resolve(text)
@@ -299,6 +299,7 @@ class _YamlReader:
         wrong = wrong or _unusable(value)
         if wrong:
             self._refuse(wrong, mark)
+            self._unread.add(path)
         # Messages quote it: what a terminal would obey must not get that far.
         return _UNUSABLE.sub("?", value) if isinstance(value, str) else value
 
