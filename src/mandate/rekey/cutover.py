@@ -23,7 +23,7 @@ from mandate.errors import (
 )
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter
-from mandate.rekey import capture, catch_up, locking, objects, yielding
+from mandate.rekey import capture, catch_up, locking, objects, snapshots, yielding
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph
 
@@ -131,6 +131,7 @@ def _try(swap: Swap, snapshot_seconds: float) -> float:
     with swap.connect() as session:
         for work in swap.before:
             work(session)
+        snapshots.prepare(session, swap.graph)
         prepared = _Prepared.of(swap, session)
         if (left := _reduce_backlog(swap, session)) > swap.options.hopeless_backlog:
             raise _NotNow(f"clients write faster than rows are caught up: {left} wait")
@@ -224,7 +225,7 @@ def _attempt(swap: Swap, prepared: _Prepared, session: Session, snapshot_seconds
                 session.execute(statement)
             locked = time.monotonic()
             _require_no_snapshot(session, snapshot_seconds)
-            for step in _steps(swap, prepared):
+            for step in _steps(swap, prepared, xid):
                 clock.limit(session)
                 step(session)
             clock.limit(session)
@@ -262,12 +263,13 @@ class _Clock:
         )
 
 
-def _steps(swap: Swap, prepared: _Prepared) -> list[Work]:
+def _steps(swap: Swap, prepared: _Prepared, xid: str) -> list[Work]:
     graph, direction = swap.graph, swap.direction
+    statements = [*_moves(swap), *prepared.also_move, *snapshots.guards(graph, xid)]
     return [
         lambda session: _drain(swap, session),
         lambda session: capture.remove(session, graph, direction),
-        lambda session: _execute(session, [*_moves(swap), *prepared.also_move]),
+        lambda session: _execute(session, statements),
         *swap.also,
     ]
 

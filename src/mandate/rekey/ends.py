@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mandate.errors import DiskFull, LockNotAvailable, NeedsPerson
 from mandate.postgres.connection import Session
 from mandate.progress import Reporter
-from mandate.rekey import capture, journal, leftovers, locking
+from mandate.rekey import capture, journal, leftovers, locking, snapshots
 from mandate.rekey.direction import FORWARD, Direction
 from mandate.rekey.model import Graph
 from mandate.rekey.spec import Spec
@@ -88,5 +88,6 @@ class Ends:
         if graph is not None:
             capture.remove(session, graph, direction)
             if not direction.forward:
+                snapshots.remove(session, graph, self.reporter)
                 leftovers.drop_until_final(session, self.spec)
         leftovers.drop(session, self.spec)

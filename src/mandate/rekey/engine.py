@@ -27,6 +27,7 @@ from mandate.rekey import (
     objects,
     refuse,
     shadow,
+    snapshots,
     space,
     throttle,
     verify,
@@ -121,13 +122,13 @@ class Engine:
     def _watched(self, session: Session) -> Iterator[Engine]:
         """The same, giving way to clients that wait for a lock because of it."""
 
-        def say(why: str | None) -> None:
-            journal.waits(session, self.name, why)
-            if why is not None:
-                self.reporter.line(why)
-
-        with yielding.watching(self.session, say) as watch:
+        with yielding.watching(self.session, partial(self._waits, session)) as watch:
             yield replace(self, watch=watch)
+
+    def _waits(self, session: Session, why: str | None) -> None:
+        journal.waits(session, self.name, why)
+        if why is not None:
+            self.reporter.line(why)
 
     def _go_through(self, session: Session, graph: Graph) -> None:
         for phase, task in self._phases():
@@ -319,7 +320,12 @@ class Engine:
         graph = journal.kept_graph(change)
         if graph is not None and objects.is_kept(session, graph):
             self._after(session, graph, BACK)
+            self._end_guards(session, graph)
         leftovers.drop(session, self.spec)
+
+    def _end_guards(self, session: Session, graph: Graph) -> None:
+        snapshots.wait_for_older(session, graph, partial(self._waits, session))
+        snapshots.remove(session, graph, self.reporter)
 
     def _swap(self, session: Session, graph: Graph, direction: Direction, status: str) -> dict[str, Any]:
         def record(inside: Session) -> None:
@@ -384,6 +390,7 @@ class Engine:
                 proofs = watched._proofs(session, graph, BACK)
                 evidence = watched._swap(session, graph, BACK, "rolled back")
                 watched._after(session, graph, BACK)
+            self._end_guards(session, graph)
             leftovers.drop(session, self.spec)
             return {**evidence, "tables": [vars(proof) for proof in proofs]}
 
@@ -393,6 +400,7 @@ class Engine:
             graph = self._require_swapped(session)
             with self._watched(session) as watched:
                 proofs = watched._proofs(session, graph, BACK)
+            snapshots.wait_for_older(session, graph, partial(self._waits, session))
             self._ends.end(session, graph, BACK, "finalized")
             return {"tables": [vars(proof) for proof in proofs]}
 

@@ -161,7 +161,7 @@ def end_orphans(session: Session) -> None:
 def holders(session: Session, tables: Sequence[sql.Identifier]) -> list[str]:
     """Who holds a lock on one of the tables that keeps others from changing it, in words; at most five."""
     names = [table.as_string(session.connection) for table in tables]
-    return [_in_words(row) for row in session.rows(_HOLDERS, {"tables": names})]
+    return [_holding(row) for row in session.rows(_HOLDERS, {"tables": names})]
 
 
 def held_snapshots(session: Session, seconds: float) -> list[str]:
@@ -170,10 +170,15 @@ def held_snapshots(session: Session, seconds: float) -> list[str]:
     In new tables it would find rows as old as that or older: those of then were not all there yet.
     """
     rows = session.rows(_SNAPSHOTS, {"seconds": seconds})
-    return [f"{_who(row)}, {row['state']}, transaction of {row['seconds']} s" for row in rows]
+    return [in_words(row) for row in rows]
 
 
-def _in_words(row: Row) -> str:
+def in_words(row: Row) -> str:
+    """A client and what it does: {pid, user, application, state, seconds}."""
+    return f"{_who(row)}, {row['state']}, transaction of {row['seconds']} s"
+
+
+def _holding(row: Row) -> str:
     if row["pid"] is None:
         return f"prepared transaction {row['gid']} of {row['user']} on {row['relation']}"
     return f"{_who(row)} on {row['relation']}, {row['state']}, transaction of {row['seconds']} s"
