@@ -24,17 +24,22 @@ _WEIGHT = {"r": 0, "c": 1, "n": 1, "d": 1, "a": 2}
 
 def renewed(graph: Graph, kept: Catalogue) -> list[ForeignKey]:
     """The foreign keys over the new columns; of those that became the same, one. Raises CannotRewrite."""
-    made = [rewritten(graph, key) for key in carried(graph, kept)]
-    distinct = [key for key in made if _same(key, made) is key]
-    return [_as_wanted(graph, key) for key in distinct] + list(_added(graph, kept, distinct))
+    distinct = [made for made, instead in _rewritten(graph, kept) if instead is None]
+    return [*_as_wanted(graph, distinct), *_added(graph, kept, distinct)]
 
 
-def _as_wanted(graph: Graph, key: ForeignKey) -> ForeignKey:
-    """With the spec's name, and proven, where the spec has it."""
-    for wanted in graph.spec.foreign_key:
-        if is_wanted(key, wanted):
-            return replace(key, name=key.name if wanted.keep_name else wanted.name, valid=True)
-    return key
+def _as_wanted(graph: Graph, keys: Sequence[ForeignKey]) -> Iterator[ForeignKey]:
+    """With the spec's name, which one alone can have, and proven, where the spec has it."""
+    taken: set[str] = set()
+    for key in keys:
+        wanted = next((each for each in graph.spec.foreign_key if is_wanted(key, each)), None)
+        if wanted is None:
+            yield key
+        elif wanted.keep_name or wanted.name in taken:
+            yield replace(key, valid=True)
+        else:
+            taken.add(wanted.name)
+            yield replace(key, name=wanted.name, valid=True)
 
 
 def is_wanted(key: ForeignKey, wanted: spec.ForeignKey) -> bool:
@@ -87,11 +92,9 @@ def _added(graph: Graph, kept: Catalogue, there: Sequence[ForeignKey]) -> Iterat
 
 def dropped(graph: Graph, kept: Catalogue) -> Iterator[str]:
     """The foreign keys that say what another one says already, in words. Raises CannotRewrite."""
-    made = [rewritten(graph, key) for key in carried(graph, kept)]
-    for key in made:
-        other = _same(key, made)
-        if other is not key:
-            yield f"{key} would be the same as {other.name}: only that one is kept"
+    for key, instead in _rewritten(graph, kept):
+        if instead is not None:
+            yield f"{key} would be the same as {instead.name}: only that one is kept"
     for key in kept.foreign_keys:
         if _is_dropped(graph, key):
             yield f"{key}: the spec drops it"
@@ -122,17 +125,25 @@ def homeless(graph: Graph, kept: Catalogue) -> Iterator[str]:
             yield f"{key} refers to the primary key of {parent}, which becomes ({new}): drop it first"
 
 
-def _same(key: ForeignKey, keys: Sequence[ForeignKey]) -> ForeignKey:
-    """The foreign key that stands for all that refer from the same columns to the same columns.
+def _rewritten(graph: Graph, kept: Catalogue) -> list[tuple[ForeignKey, ForeignKey | None]]:
+    """Each over the new columns, with the one that stands for it; None for one that is kept.
 
-    It is the one that decided what a delete does: RESTRICT before any action, an action before none.
+    Two that were the same before are somebody's wish; two that became the same are not. The one that stays
+    is the one that decided what a delete does: RESTRICT before any action, an action before none.
     """
+    old = carried(graph, kept)
+    made = [rewritten(graph, key) for key in old]
+    found: list[tuple[ForeignKey, ForeignKey | None]] = []
+    for before, after in zip(old, made, strict=True):
+        alike = [pair for pair in zip(old, made, strict=True) if _pairs(pair[1]) == _pairs(after)]
+        was, first = min(alike, key=lambda pair: (_WEIGHT[pair[1].on_delete], not pair[1].valid))
+        found.append((after, None if _pairs(was) == _pairs(before) else first))
+    return found
 
-    def pairs(each: ForeignKey) -> tuple[int, int, frozenset[tuple[str, str]]]:
-        return each.child, each.parent, frozenset(zip(each.columns, each.referred, strict=True))
 
-    alike = [each for each in keys if pairs(each) == pairs(key)]
-    return min(alike, key=lambda each: (_WEIGHT[each.on_delete], not each.valid))
+def _pairs(key: ForeignKey) -> tuple[int, int, frozenset[tuple[str, str]]]:
+    """From where to where it refers: equal for two that say the same."""
+    return key.child, key.parent, frozenset(zip(key.columns, key.referred, strict=True))
 
 
 def rewritten(graph: Graph, key: ForeignKey) -> ForeignKey:
