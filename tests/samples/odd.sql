@@ -48,6 +48,18 @@ CREATE VIEW hens AS WITH RECURSIVE hen AS (
     WHERE hen.depth < 3
 ) SELECT * FROM hen;
 CREATE MATERIALIZED VIEW nests AS SELECT hen, count(*) AS nests FROM nest GROUP BY hen;
+-- What has the same names in another schema, and the key in it.
+CREATE SEQUENCE "My Schema".shared;
+CREATE TABLE "My Schema".hen (
+    nr int PRIMARY KEY DEFAULT nextval('"My Schema".shared'),
+    hen int REFERENCES public.hen ON DELETE CASCADE,
+    place int GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME "My Schema".eggs)
+);
+ALTER SEQUENCE "My Schema".shared OWNED BY "My Schema".hen.nr;
+CREATE INDEX nest_place ON "My Schema".hen (hen, place);
+CREATE STATISTICS henhouse ON id, egg FROM hen;
+CREATE STATISTICS "My Schema".henhouse ON hen, place FROM "My Schema".hen;
+CREATE VIEW "My Schema".hens AS SELECT h.*, hens.depth FROM "My Schema".hen h JOIN public.hens ON hens.id = h.hen;
 -- Rights: what a new object would get by default and the old one has not, and an owner who has none.
 DO $$ BEGIN CREATE ROLE odd_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO odd_reader;
@@ -68,5 +80,6 @@ SELECT generate_series(1, 50);
 INSERT INTO hen SELECT FROM generate_series(1, 100);
 INSERT INTO egg (hen) SELECT id FROM hen;
 UPDATE hen SET egg = (SELECT min(id) FROM egg WHERE egg.hen = hen.id);
+INSERT INTO "My Schema".hen (hen) SELECT id FROM hen;
 INSERT INTO nest SELECT id, 1 FROM hen;
 REFRESH MATERIALIZED VIEW nests;

@@ -14,17 +14,17 @@ from mandate.rekey import foreign_keys as keys_of
 from mandate.rekey.catalogue import Catalogue, Index, View
 from mandate.rekey.crew import Task
 from mandate.rekey.model import Graph, Group, NewTable
-from mandate.rekey.rewriting import IndexDefinition
+from mandate.rekey.rewriting import IndexDefinition, Place
 
 _LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
 class Existing:
-    """What is in the shadow schema already: relations, and constraints, triggers and policies by table."""
+    """What is in the shadow schemas already: relations, and constraints, triggers and policies by table."""
 
-    relations: frozenset[str] = frozenset()
-    parts: frozenset[tuple[str, str]] = frozenset()
+    relations: frozenset[Place] = frozenset()
+    parts: frozenset[tuple[Place, str]] = frozenset()
 
 
 _NOTHING = Existing()
@@ -37,22 +37,26 @@ def tasks(session: Session, graph: Graph) -> list[Task]:
 
 def existing(session: Session, graph: Graph) -> Existing:
     """What an earlier run has built."""
-    schema = (graph.spec.shadow_schema,)
+    base = (graph.spec.shadow_schema,)
     relations = session.rows(
-        "SELECT c.relname AS name FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid"
-        " WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND coalesce(i.indisvalid, true)",
-        schema,
+        "SELECT n.nspname AS schema, c.relname AS name"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " LEFT JOIN pg_index i ON i.indexrelid = c.oid"
+        " WHERE split_part(n.nspname, '$', 1) = %s AND coalesce(i.indisvalid, true)",
+        base,
     )
     parts = session.rows(
-        'SELECT c.relname AS "table", p.name FROM pg_class c JOIN ('
+        'SELECT n.nspname AS schema, c.relname AS "table", p.name'
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN ("
         "  SELECT conrelid AS oid, conname AS name FROM pg_constraint"
         "  UNION ALL SELECT tgrelid, tgname FROM pg_trigger WHERE NOT tgisinternal"
         "  UNION ALL SELECT polrelid, polname FROM pg_policy"
-        ") AS p USING (oid) WHERE c.relnamespace = to_regnamespace(quote_ident(%s))",
-        schema,
+        ") AS p ON p.oid = c.oid WHERE split_part(n.nspname, '$', 1) = %s",
+        base,
     )
     return Existing(
-        frozenset(row["name"] for row in relations), frozenset((row["table"], row["name"]) for row in parts)
+        frozenset((row["schema"], row["name"]) for row in relations),
+        frozenset(((row["schema"], row["table"]), row["name"]) for row in parts),
     )
 
 
@@ -71,7 +75,7 @@ def parts(
     for table in graph.tables:
         yield partial(_finish_tasks, graph, kept, table, there)
     for number, view in enumerate(kept.views):
-        if view.name not in there.relations:
+        if (graph.shadow_schema(view.schema), view.name) not in there.relations:
             yield partial(_view_task, graph, kept, view, 3 + number)
 
 
@@ -81,14 +85,15 @@ def of_table(graph: Graph, kept: Catalogue, table: NewTable) -> list[Task]:
 
 
 def _index_tasks(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[Task]:
+    schema = graph.shadow_schema(table.old.schema)
     for built in indexes(graph, kept, table):
-        if built.index.name not in there.relations:
-            statements = tuple(_index(graph, built))
+        if (schema, built.index.name) not in there.relations:
+            statements = tuple(_index(schema, built))
             sorts = _sorted_bytes(table, built.definition.create)
             size = built.index.bytes + table.old.bytes // 8
             yield Task(0, f"index {built.index.name}", size, statements, sorts)
     for wanted in graph.spec.index:
-        if wanted.table == str(table) and wanted.name not in there.relations:
+        if wanted.table == str(table) and (schema, wanted.name) not in there.relations:
             statement = sql.SQL("CREATE {}INDEX {} ON {} {}").format(
                 sql.SQL("UNIQUE " if wanted.unique else ""),
                 sql.Identifier(wanted.name),
@@ -207,9 +212,9 @@ def _definition(graph: Graph, table: NewTable, index: Index) -> IndexDefinition:
     )
 
 
-def _index(graph: Graph, built: Built) -> Iterator[sql.Composed]:
+def _index(schema: str, built: Built) -> Iterator[sql.Composed]:
     yield sql.Composed([Verbatim(built.definition.create)])
-    there = sql.Identifier(graph.spec.shadow_schema, built.index.name)
+    there = sql.Identifier(schema, built.index.name)
     yield from index_attributes(there, built.index, built.definition)
 
 
@@ -230,15 +235,15 @@ def index_attributes(
 
 def _finish(graph: Graph, kept: Catalogue, table: NewTable, there: Existing) -> Iterator[sql.Composed]:
     """What is quick once the indexes are there, and one scan for all checks."""
-    at = sql.Identifier(*shadow.place(graph, table))
-    name = table.old.name
+    name = shadow.place(graph, table)
+    at = sql.Identifier(*name)
     for built in indexes(graph, kept, table):
         if built.index.constraint_name and (name, built.index.constraint_name) not in there.parts:
             yield from _constraint(at, built.index)
         yield from _marks(at, built.index)
     for index in catalogue.of(kept.indexes, table.old.oid):
         if index.exclusion and (name, index.constraint_name) not in there.parts:
-            yield from _exclusion(graph, table, at, index)
+            yield from _exclusion(name[0], table, at, index)
     yield from _checks(graph, kept, table, at, there)
     for trigger in catalogue.of(kept.triggers, table.old.oid):
         if (name, trigger.name) not in there.parts:
@@ -272,14 +277,14 @@ def _marks(at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:
         yield sql.SQL("ALTER TABLE {} REPLICA IDENTITY USING INDEX {}").format(at, sql.Identifier(index.name))
 
 
-def _exclusion(graph: Graph, table: NewTable, at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:
+def _exclusion(schema: str, table: NewTable, at: sql.Identifier, index: Index) -> Iterator[sql.Composed]:
     name = index.constraint_name or index.name
     what = f"constraint {name} of {table}"
     text = rewriting.exclusion(table, index.constraint_definition or "", what)
     yield sql.SQL("SET LOCAL default_tablespace = {}").format(sql.Literal(index.tablespace or ""))
     yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(at, sql.Identifier(name), Verbatim(text))
     yield from _marks(at, index)
-    yield from dressing.comment("INDEX", sql.Identifier(graph.spec.shadow_schema, index.name), index.comment)
+    yield from dressing.comment("INDEX", sql.Identifier(schema, index.name), index.comment)
     yield from dressing.comment_on("CONSTRAINT", name, at, index.constraint_comment)
 
 
@@ -292,7 +297,7 @@ def _checks(
             text = rewriting.expression(table, check.expression, f"check {check.name} of {table}")
             added.append((check.name, text, _check_options(check)))
     added += [(name, text, "") for name, text in wanted_checks(graph, table)]
-    missing = [each for each in added if (table.old.name, each[0]) not in there.parts]
+    missing = [each for each in added if (shadow.place(graph, table), each[0]) not in there.parts]
     if missing:
         parts = [
             sql.SQL("ADD CONSTRAINT {} CHECK ({}){}").format(
@@ -361,7 +366,7 @@ def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:
     missing: list[sql.Composed] = []
     proofs: dict[int, list[sql.Composed]] = {}
     for key in keys_of.renewed(graph, kept):
-        state = states.get((key.child_name, key.name))
+        state = states.get(((graph.shadow_schema(key.child_schema), key.child_name), key.name))
         if not keys_of.is_built(kept, key) or state is True:
             continue
         if state is None:
@@ -375,11 +380,12 @@ def foreign_key_tasks(session: Session, graph: Graph) -> list[Task]:
     return made + sorted(found, key=lambda task: -task.bytes)
 
 
-def _states(session: Session, schema: str) -> dict[tuple[str, str], bool]:
+def _states(session: Session, base: str) -> dict[tuple[Place, str], bool]:
     rows = session.rows(
-        "SELECT r.relname AS child, c.conname AS name, c.convalidated AS valid FROM pg_constraint c"
-        " JOIN pg_class r ON r.oid = c.conrelid"
-        " WHERE c.contype = 'f' AND r.relnamespace = to_regnamespace(quote_ident(%s))",
-        (schema,),
+        "SELECT n.nspname AS schema, c.relname AS child, k.conname AS name, k.convalidated AS valid"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f'"
+        " WHERE split_part(n.nspname, '$', 1) = %s",
+        (base,),
     )
-    return {(row["child"], row["name"]): row["valid"] for row in rows}
+    return {((row["schema"], row["child"]), row["name"]): row["valid"] for row in rows}

@@ -6,6 +6,7 @@ their foreign keys and with their triggers off, and the way back needs them as t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -433,7 +434,7 @@ def differences(before: Catalogue, now: Catalogue, shadow_schema: str) -> list[s
     old, new = _described(before), _described(now)
     found = []
     for what in sorted(old.keys() | new.keys()):
-        if what not in old and f" of {shadow_schema}." not in what:
+        if what not in old and not re.search(rf" of {shadow_schema}(\$\w+)?\.", what):
             found.append(f"{what} was added")
         elif what not in new:
             found.append(f"{what} was dropped")

@@ -286,11 +286,13 @@ def _moves(swap: Swap) -> Iterator[sql.Composed]:
     spec = swap.graph.spec
     aside = spec.retained_schema if swap.direction.forward else spec.shadow_schema
     back = spec.shadow_schema if swap.direction.forward else spec.retained_schema
-    yield sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(aside))
+    for schema in sorted({table.old.schema for table in swap.graph.tables}):
+        there = sql.Identifier(swap.graph.aside(aside, schema))
+        yield sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(there)
     for table in swap.graph.tables:
         schema, name = table.old.schema, table.old.name
-        yield _set_schema(schema, name, aside)
-        yield _set_schema(back, name, schema)
+        yield _set_schema(schema, name, swap.graph.aside(aside, schema))
+        yield _set_schema(swap.graph.aside(back, schema), name, schema)
 
 
 def _set_schema(schema: str, name: str, to: str) -> sql.Composed:

@@ -56,11 +56,8 @@ class Direction:
 
     def destination(self, graph: Graph, table: NewTable) -> sql.Identifier:
         """The table that is kept in step."""
-        return sql.Identifier(self.destination_schema(graph), table.old.name)
-
-    def destination_schema(self, graph: Graph) -> str:
-        """The schema of all destinations."""
-        return graph.spec.shadow_schema if self.forward else graph.spec.retained_schema
+        base = graph.spec.shadow_schema if self.forward else graph.spec.retained_schema
+        return sql.Identifier(graph.aside(base, table.old.schema), table.old.name)
 
     # -- columns -------------------------------------------------------------------------------------
 

@@ -61,9 +61,7 @@ class Ends:
         """`abort`, or drop what a change that nothing records has left. Raises NeedsPerson like `abort`."""
         with self.connect() as session:
             change = journal.load(session, self.name)
-            names = [self.spec.shadow_schema, self.spec.retained_schema, self.spec.work_schema]
-            left = session.value("SELECT count(*) FROM pg_namespace WHERE nspname = ANY (%s)", (names,))
-            if left and (change is None or change.status in journal.ENDED):
+            if leftovers.there(session, self.spec) and (change is None or change.status in journal.ENDED):
                 leftovers.drop(session, self.spec)
             else:
                 self.abort()

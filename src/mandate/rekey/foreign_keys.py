@@ -190,9 +190,9 @@ def _delete_columns(child: NewTable | None, old: ForeignKey, new: ForeignKey) ->
 
 
 def place(graph: Graph, schema: str, name: str, oid: int, aside: str | None) -> sql.Identifier:
-    """Where a table is: `aside` is the schema of the change's tables, None for their own place."""
+    """Where a table is: `aside` stands for the schemas of the change's tables, None for their own place."""
     inside = _table(graph, oid) is not None
-    return sql.Identifier(aside if inside and aside is not None else schema, name)
+    return sql.Identifier(graph.aside(aside, schema) if inside and aside is not None else schema, name)
 
 
 def child(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Identifier:

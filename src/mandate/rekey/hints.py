@@ -52,11 +52,6 @@ _HINTS = (
         r" has a security label of ",
         "labels are not carried: SECURITY LABEL ... IS NULL, and label the new table",
     ),
-    (
-        r" are called the same in different schemas$",
-        "they meet in one schema while they are built: rename one for the time of the change",
-    ),
-    (r"^statistics objects called ", "ALTER STATISTICS ... RENAME one of them"),
     (r"^identity column ", "ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY, or keep the type a whole number"),
     (r"^the default of .* is an old key: ", "[[reference]] drop_default = true lets it go"),
     (r" over a PERIOD is not carried$", f"{_AGAIN}"),

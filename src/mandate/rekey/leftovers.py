@@ -13,7 +13,7 @@ _DEPENDENTS = (Path(__file__).parent / "sql" / "dependents.sql").read_bytes()
 
 def drop(session: Session, spec: Spec) -> None:
     """Drop the schemas of a change. Raises NeedsPerson, naming them, when others would lose objects by it."""
-    schemas = [spec.shadow_schema, spec.retained_schema, spec.work_schema]
+    schemas = there(session, spec)
     found = [row["problem"] for row in session.rows(_DEPENDENTS, {"schemas": schemas})]
     if found:
         raise NeedsPerson(
@@ -24,6 +24,17 @@ def drop(session: Session, spec: Spec) -> None:
         )
     for name in schemas:
         session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+def there(session: Session, spec: Spec) -> list[str]:
+    """The schemas of a change that there are, those for tables of other schemas too."""
+    names = [spec.shadow_schema, spec.retained_schema, spec.work_schema]
+    rows = session.rows(
+        "SELECT nspname AS name FROM pg_catalog.pg_namespace"
+        " WHERE pg_catalog.split_part(nspname, '$', 1) = ANY (%s) ORDER BY 1",
+        (names,),
+    )
+    return [row["name"] for row in rows]
 
 
 def drop_until_final(session: Session, spec: Spec) -> None:

@@ -5,6 +5,7 @@ Pure. `discover` fills it from the catalogue; everything else reads it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -157,6 +158,19 @@ class Graph:
         if found is None:
             raise KeyError(oid)
         return found
+
+    def aside(self, base: str, schema: str) -> str:
+        """Where what belongs in `schema` is while it is not there. `base`: one of the spec's schemas.
+
+        One for each schema, or what is called the same in two of them would meet.
+        """
+        if schema == min(table.old.schema for table in self.tables):
+            return base
+        return f"{base}${zlib.crc32(schema.encode()):08x}"
+
+    def shadow_schema(self, schema: str) -> str:
+        """Where the new tables of a schema are until the cutover."""
+        return self.aside(self.spec.shadow_schema, schema)
 
     def owner(self, change: Change) -> NewTable:
         """The parent whose key `change` is."""

@@ -119,14 +119,18 @@ class _Swap:
 
     @property
     def aside(self) -> str:
+        """What stands for the schemas where the leaving ones are."""
         spec = self.graph.spec
         return spec.retained_schema if self.direction.forward else spec.shadow_schema
 
     @property
     def back(self) -> str:
-        """Where the arriving ones were."""
+        """And where the arriving ones were."""
         spec = self.graph.spec
         return spec.shadow_schema if self.direction.forward else spec.retained_schema
+
+    def _leaving(self, schema: str, name: str) -> sql.Identifier:
+        return sql.Identifier(self.graph.aside(self.aside, schema), name)
 
     @cached_property
     def _new_keys(self) -> list[ForeignKey]:
@@ -145,8 +149,8 @@ class _Swap:
         """All of them, in order."""
         # A table whose deferred checks are still to come cannot be altered.
         yield sql.SQL("SET CONSTRAINTS ALL IMMEDIATE").format()
-        yield from shadow.enter(self.aside, self.kept)
-        yield from views.swap(self.kept, self.aside, self.back)
+        yield from shadow.schemas(self.graph, self.kept, self.aside)
+        yield from views.swap(self.graph, self.kept, self.aside, self.back)
         yield from foreign_keys.leave(
             self.graph, self.kept, self.leaving_keys, self.aside, lags=self.direction.forward
         )
@@ -159,7 +163,7 @@ class _Swap:
             if self.direction.forward:
                 yield from self._unproven(table)
         yield from self._policies()
-        yield from routines.swap(self.kept, self.aside, forward=self.direction.forward)
+        yield from routines.swap(self.graph, self.kept, self.aside, forward=self.direction.forward)
 
     # -- sequences -----------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class _Swap:
         arriving = sql.Identifier(table.old.schema, sequence.name).as_string()
         yield sql.SQL(
             "SELECT pg_catalog.setval({}::pg_catalog.regclass, last_value, is_called) FROM {}"
-        ).format(sql.Literal(arriving), sql.Identifier(self.aside, sequence.name))
+        ).format(sql.Literal(arriving), self._leaving(sequence.schema, sequence.name))
 
     def _hand_over(
         self, table: NewTable, attribute: Attribute, column: NewColumn | None, sequence: OwnedSequence
@@ -194,7 +198,7 @@ class _Swap:
         leaver, heir_ = (old_name, new_name) if self.direction.forward else (new_name, old_name)
         there = sql.Identifier(sequence.schema, sequence.name)
         if leaver is not None:
-            moved = sql.Identifier(self.aside, sequence.name)
+            moved = self._leaving(sequence.schema, sequence.name)
             yield sql.SQL("ALTER SEQUENCE {} OWNED BY NONE").format(moved)
             yield sql.SQL("ALTER SEQUENCE {} SET SCHEMA {}").format(moved, sql.Identifier(sequence.schema))
         if column is not None and sequence.type == attribute.type and column.type in shadow.INTEGERS:
@@ -214,13 +218,13 @@ class _Swap:
             place = shadow.place(self.graph, table)
             has_new = rewriting.statistics(table, each.definition, place, place[0], what) is not None
             if has_new or self.direction.forward:
-                yield _move_statistics(each.schema, each.name, self.aside)
+                yield _move_statistics(each.schema, each.name, self.graph.aside(self.aside, each.schema))
             if has_new or not self.direction.forward:
-                yield _move_statistics(self.back, each.name, each.schema)
+                yield _move_statistics(self.graph.aside(self.back, each.schema), each.name, each.schema)
 
     def _triggers(self, table: NewTable) -> Iterator[sql.Composed]:
         """Off where catch-up writes, as they were where clients do."""
-        leaving = sql.Identifier(self.aside, table.old.name)
+        leaving = self._leaving(table.old.schema, table.old.name)
         for trigger in catalogue.of(self.kept.triggers, table.old.oid):
             yield _enable(leaving, trigger, "D")
             yield _enable(table.old.identifier, trigger, trigger.enabled)
@@ -234,7 +238,7 @@ class _Swap:
                 what = f"publication {each.name} of {table}"
                 text = None if text is None else rewriting.expression(table, text, what)
             name = sql.Identifier(each.name)
-            leaving = sql.Identifier(self.aside, table.old.name)
+            leaving = self._leaving(table.old.schema, table.old.name)
             yield sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(name, leaving)
             yield sql.SQL("ALTER PUBLICATION {} ADD TABLE {}{}{}").format(
                 name,

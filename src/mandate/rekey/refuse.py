@@ -109,7 +109,7 @@ def _rehearse(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
     try:
         with session.transaction():
             session.execute("SET LOCAL lock_timeout = '5s'")
-            shadow.create_schema(session, graph, kept)
+            shadow.create_schemas(session, graph, kept)
             found += _made(session, graph, kept)
             raise _TakeBack
     except _TakeBack:

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from mandate.postgres.connection import Verbatim, sql
 from mandate.rekey import dressing, rewriting
 from mandate.rekey.catalogue import Catalogue, Function
+from mandate.rekey.model import Graph
 from mandate.rekey.rewriting import Place
 
 
-def swap(kept: Catalogue, aside: str, *, forward: bool) -> Iterator[sql.Composed]:
+def swap(graph: Graph, kept: Catalogue, aside: str, *, forward: bool) -> Iterator[sql.Composed]:
     """Statements for right after the tables and views in use were moved to `aside`."""
     if kept.functions:
         # Bodies name things by a search path that is not ours; they were checked when they were written.
@@ -24,7 +25,7 @@ def swap(kept: Catalogue, aside: str, *, forward: bool) -> Iterator[sql.Composed
         if not function.anew:
             yield sql.Composed([Verbatim(text)])
             continue
-        moved = {place: (aside, place[1]) for place in function.row_types}
+        moved = {place: (graph.aside(aside, place[0]), place[1]) for place in function.row_types}
         yield _drop(function, moved)
         yield sql.Composed([Verbatim(text)])
         yield from _dressed(function)

@@ -82,7 +82,7 @@ def _prepare(session: Session, graph: Graph, kept: Catalogue) -> None:
                 maps.map_table(graph, change), maps.current(graph, change, typed=True)
             )
         )
-    shadow.create_schema(session, graph, kept)
+    shadow.create_schemas(session, graph, kept)
     for table in graph.tables:
         shadow.create_table(session, graph, kept, table)
 
@@ -175,14 +175,14 @@ def _build(
             later[task.stage] += took
         else:
             name = task.name.removeprefix("index ")
-            found[name] = IndexSample(_index_size(session, graph, name), took)
+            found[name] = IndexSample(_index_size(session, graph.shadow_schema(table.old.schema), name), took)
     return found, later[1], later[2]
 
 
-def _index_size(session: Session, graph: Graph, name: str) -> int:
+def _index_size(session: Session, schema: str, name: str) -> int:
     size: int = session.value(
         "SELECT pg_catalog.pg_relation_size("
         "pg_catalog.to_regclass(pg_catalog.format('%%I.%%I', %s::text, %s::text)))",
-        (graph.spec.shadow_schema, name),
+        (schema, name),
     )
     return size

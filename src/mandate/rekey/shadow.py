@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.rekey import catalogue, dressing, expressions, renewal, rewriting
-from mandate.rekey.catalogue import Attribute, Catalogue, OwnedSequence, Policy, Relation
+from mandate.rekey.catalogue import Attribute, Catalogue, OwnedSequence, Policy, Relation, View
 from mandate.rekey.model import Graph, Group, NewColumn, NewTable
 
 Composable = sql.Composable
@@ -20,10 +20,10 @@ INTEGERS = frozenset(_LARGEST)
 def create(session: Session, graph: Graph) -> None:
     """Create every shadow that is not there yet, each wholly or not at all. Safe to repeat."""
     kept = catalogue.keep(session, graph, renewal.renewed)
-    create_schema(session, graph, kept)
+    create_schemas(session, graph, kept)
     for table in graph.tables:
         with session.transaction():
-            if not exists(session, graph.spec.shadow_schema, table.old.name):
+            if not exists(session, *place(graph, table)):
                 create_table(session, graph, kept, table)
 
 
@@ -34,27 +34,31 @@ def exists(session: Session, schema: str, name: str) -> bool:
     )
 
 
-def create_schema(session: Session, graph: Graph, kept: Catalogue) -> None:
-    """The shadows' schema. Foreign keys are checked as the owner of a table, who must be able to enter."""
-    schema = sql.Identifier(graph.spec.shadow_schema)
+def create_schemas(session: Session, graph: Graph, kept: Catalogue) -> None:
+    """The shadows' schemas."""
     with session.transaction():
-        session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-        for statement in enter(graph.spec.shadow_schema, kept):
+        for statement in schemas(graph, kept, graph.spec.shadow_schema):
             session.execute(statement)
 
 
-def enter(schema: str, kept: Catalogue) -> Iterator[sql.Composed]:
-    """Let the tables' owners into a schema of the engine."""
-    owners = {table.owner for table in kept.tables} | {view.owner for view in kept.views}
-    for owner in sorted(owners):
-        yield sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(
-            sql.Identifier(schema), sql.Identifier(owner)
-        )
+def schemas(graph: Graph, kept: Catalogue, base: str) -> Iterator[sql.Composed]:
+    """Make the schemas of the engine that `base` stands for, and let the tables' owners in.
+
+    Foreign keys are checked as the owner of a table.
+    """
+    items: list[Relation | View] = [*kept.tables, *kept.views]
+    own = {item.schema for item in items} | {each.schema for each in kept.statistics}
+    for schema in sorted({graph.aside(base, schema) for schema in own}):
+        yield sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+        for owner in sorted({item.owner for item in items}):
+            yield sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(
+                sql.Identifier(schema), sql.Identifier(owner)
+            )
 
 
 def place(graph: Graph, table: NewTable) -> tuple[str, str]:
     """Schema and name of a shadow."""
-    return graph.spec.shadow_schema, table.old.name
+    return graph.shadow_schema(table.old.schema), table.old.name
 
 
 def create_table(session: Session, graph: Graph, kept: Catalogue, table: NewTable) -> None:
@@ -213,7 +217,7 @@ def _identity(graph: Graph, column: NewColumn, attribute: Attribute) -> Composab
     sequence = attribute.sequences[0]
     return sql.SQL(" GENERATED {} AS IDENTITY (SEQUENCE NAME {} {})").format(
         kind,
-        sql.Identifier(graph.spec.shadow_schema, sequence.name),
+        sql.Identifier(graph.shadow_schema(sequence.schema), sequence.name),
         sql.SQL(" ").join(sequence_options(sequence, column.type)),
     )
 
@@ -313,7 +317,7 @@ def _sequences(graph: Graph, kept: Catalogue, table: NewTable) -> Iterator[sql.C
         if attribute is None or not attribute.identity or column.type not in INTEGERS:
             continue
         sequence = attribute.sequences[0]
-        there = sql.Identifier(graph.spec.shadow_schema, sequence.name)
+        there = sql.Identifier(graph.shadow_schema(sequence.schema), sequence.name)
         yield from dressing.grant("SEQUENCE", there, sequence.owner, sequence.grants)
         yield from dressing.comment("SEQUENCE", there, sequence.comment)
 
@@ -360,7 +364,7 @@ def _clause(template: str, text: str | None) -> Composable:
 
 def _statistics(graph: Graph, kept: Catalogue, table: NewTable) -> Iterator[sql.Composed]:
     for each in catalogue.of(kept.statistics, table.old.oid):
-        schema = graph.spec.shadow_schema
+        schema = graph.shadow_schema(each.schema)
         what = f"statistics object {each.schema}.{each.name}"
         text = rewriting.statistics(table, each.definition, place(graph, table), schema, what)
         if text is None:

@@ -117,10 +117,10 @@ def _there(session: Session, graph: Graph) -> dict[str | None, int]:
         "  + CASE WHEN c.reltoastrelid <> 0 THEN pg_catalog.pg_total_relation_size(c.reltoastrelid)"
         "  ELSE 0 END)::bigint AS bytes FROM pg_catalog.pg_class AS c"
         " LEFT JOIN pg_catalog.pg_tablespace AS t ON t.oid = c.reltablespace"
-        " WHERE c.relkind IN ('r', 'i', 'm') AND c.relnamespace = ANY (ARRAY["
-        "  pg_catalog.to_regnamespace(pg_catalog.quote_ident(%s)),"
-        "  pg_catalog.to_regnamespace(pg_catalog.quote_ident(%s))]::oid[]) GROUP BY 1",
-        (graph.spec.shadow_schema, graph.spec.work_schema),
+        " WHERE c.relkind IN ('r', 'i', 'm') AND c.relnamespace IN ("
+        "  SELECT n.oid FROM pg_catalog.pg_namespace AS n"
+        "  WHERE pg_catalog.split_part(n.nspname, '$', 1) = ANY (%s)) GROUP BY 1",
+        ([graph.spec.shadow_schema, graph.spec.work_schema],),
     )
     return {row["tablespace"]: row["bytes"] for row in rows}
 

@@ -16,7 +16,7 @@ def moved(graph: Graph, kept: Catalogue) -> dict[Place, Place]:
     """Own place -> place in the shadow schema, of tables and views."""
     places = [(table.old.schema, table.old.name) for table in graph.tables]
     places += [(view.schema, view.name) for view in kept.views]
-    return {place: (graph.spec.shadow_schema, place[1]) for place in places}
+    return {place: (graph.shadow_schema(place[0]), place[1]) for place in places}
 
 
 def statements(graph: Graph, kept: Catalogue, view: View) -> Iterator[sql.Composed]:
@@ -101,11 +101,11 @@ def lock(kept: Catalogue) -> Iterator[sql.Composed]:
         yield _set_schema(view, view.schema, view.schema)
 
 
-def swap(kept: Catalogue, aside: str, back: str) -> Iterator[sql.Composed]:
+def swap(graph: Graph, kept: Catalogue, aside: str, back: str) -> Iterator[sql.Composed]:
     """Those in use go to `aside`, those in `back` take their place."""
     for view in kept.views:
-        yield _set_schema(view, view.schema, aside)
-        yield _set_schema(view, back, view.schema)
+        yield _set_schema(view, view.schema, graph.aside(aside, view.schema))
+        yield _set_schema(view, graph.aside(back, view.schema), view.schema)
 
 
 def _set_schema(view: View, schema: str, to: str) -> sql.Composed:

@@ -112,31 +112,6 @@ UNION ALL
 SELECT DISTINCT format('%%s has a security label of %%s', named.name, l.provider)
 FROM named JOIN pg_seclabel l ON l.classoid = 'pg_class'::regclass AND l.objoid = named.oid
 UNION ALL
--- They meet in one schema while they are beside each other.
-SELECT format('%%s and %%s are called the same in different schemas', min(name), max(name))
-FROM (
-    SELECT relname, name FROM named
-    UNION ALL
-    SELECT c.relname, format('%%s.%%s', n.nspname, c.relname)
-    FROM pg_index i
-    JOIN relations r ON r.oid = i.indrelid
-    JOIN pg_class c ON c.oid = i.indexrelid
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    UNION ALL
-    SELECT c.relname, format('%%s.%%s', n.nspname, c.relname)
-    FROM pg_depend d
-    JOIN tables t ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND d.deptype IN ('a', 'i')
-    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind = 'S'
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-) AS both_
-GROUP BY relname
-HAVING count(DISTINCT name) > 1
-UNION ALL
-SELECT format('statistics objects called %%s are in different schemas', s.stxname)
-FROM pg_statistic_ext s JOIN relations r ON r.oid = s.stxrelid
-GROUP BY s.stxname
-HAVING count(*) > 1
-UNION ALL
 -- Bodies are text: a function that names both the table and the column, or a trigger's that names the column.
 SELECT DISTINCT format('%%s %%s mentions column %%s of %%s, which goes away',
     CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.oid::regprocedure, changed.name, named.name)
