@@ -331,7 +331,7 @@ def test_a_decision_id_that_others_have_is_taken_and_shows_nothing(world: World)
 
 
 def test_what_needs_no_token_and_any_host(world: World) -> None:
-    for path in ("/healthz", "/readyz", "/api/health", "/api/v1/health", "/openapi.json"):
+    for path in ("/healthz", "/readyz", "/api/health", "/api/v1/health", "/openapi.json", "/docs"):
         assert world.service.get(path, headers={"Host": "mandate.example"}).status == 200
     headers = {"Host": "mandate.example", "Authorization": f"Bearer {world.tokens['auditor']}"}
     assert world.service.get("/api/decisions", headers=headers).status == 200

@@ -15,7 +15,8 @@ from mandate.controlplane.access.authority import Authority, NotAuthenticated
 from mandate.controlplane.access.principal import Principal, Role, current
 from mandate.controlplane.api.guard import Admit, check_host
 from mandate.controlplane.api.problems import ROLE_NOT_ALLOWED, TOKEN_REQUIRED, Problem
-from mandate.controlplane.api.routing import problems
+from mandate.controlplane.api.routing import inlined, problems
+from mandate.controlplane.api.schemas import ProblemDocument
 from mandate.errors import DatabaseError
 
 # Without a token even where there are tokens: of the process and of the software, not of the record.
@@ -124,7 +125,9 @@ def _unauthorized(refused: NotAuthenticated) -> Problem:
 
 def describe(document: dict[str, Any]) -> dict[str, Any]:
     """Add to an OpenAPI document what a token is, and which roles each operation takes."""
-    document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = SECURITY_SCHEMES
+    components.setdefault("schemas", {})["Problem"] = inlined(ProblemDocument)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if is_open(path):

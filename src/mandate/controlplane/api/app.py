@@ -10,14 +10,14 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import mandate
 from mandate.controlplane.access.authority import Authority
 from mandate.controlplane.access.noticing import notice
-from mandate.controlplane.api import access, admin, decisions, records, schemas
+from mandate.controlplane.api import access, admin, decisions, page, records, schemas
 from mandate.controlplane.api.direct import Direct
 from mandate.controlplane.api.express import Express
 from mandate.controlplane.api.guard import Guard, answer
@@ -109,7 +109,7 @@ def application(
         version=mandate.__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # both load their scripts from somewhere else
+        docs_url=None,  # both load their scripts from somewhere else; see `page`
         redoc_url=None,
         redirect_slashes=False,
         responses=problems(400, 414, 421, 431),
@@ -125,6 +125,7 @@ def application(
         app.include_router(router, prefix="/api/v1", include_in_schema=False, dependencies=_AUTHORIZED)
     probes = _probes(services)
     app.include_router(probes, dependencies=_AUTHORIZED)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
     app.state.routers = [*routers, probes]
     app.enter_by(Guard(Direct(app.handle, decisions.decide(services)), metrics, admit))
     return app
@@ -170,6 +171,14 @@ def _probes(services: Services) -> APIRouter:
     return router
 
 
+async def _docs(request: Request) -> Response:
+    """The description as a page, made when it is first asked for."""
+    state = request.app.state
+    if not hasattr(state, "docs"):
+        state.docs = await asyncio.to_thread(page.render, request.app.openapi())
+    return HTMLResponse(state.docs, headers=dict(page.headers()))
+
+
 def _readings(services: Services, reading: Pool) -> Iterator[tuple[str, str, dict[str, str], float]]:
     ages = services.catalogue.ages
     yield "mandate_catalogue_domains", "Domains whose definitions are in memory", {}, len(ages)
@@ -189,7 +198,7 @@ async def _ready(store: Store) -> int:
         # Said without the cause: not being ready yet is an answer, not trouble.
         raise Problem(database_kind(error), "not ready") from None
     if version is None:
-        raise Problem(SCHEMA_UNKNOWN, "not ready: neither version 7 nor version 8 of Mandate's schema")
+        raise Problem(SCHEMA_UNKNOWN, "not ready: no version of Mandate's schema that it knows (7 to 9)")
     return version
 
 

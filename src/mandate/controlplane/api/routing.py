@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mandate.controlplane.api import cursor, query, schemas
+from mandate.controlplane.api import cursor, query
 from mandate.controlplane.api.problems import MALFORMED_PARAMETER, MEDIA_TYPE, Kind, Problem
 from mandate.controlplane.catalogue import Catalogue
 from mandate.controlplane.metrics import Metrics
@@ -22,6 +23,7 @@ from mandate.postgres.pool import Pool
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _UUID = {"type": "string", "format": "uuid"}
 _TEXT = {"type": "string", "minLength": 1, "maxLength": query.MAX_TEXT}
 _IN_PATH: Mapping[str, tuple[Mapping[str, Any], str]] = {
@@ -91,9 +93,9 @@ def inlined(model: type[BaseModel]) -> dict[str, Any]:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Problem answers for an OpenAPI description."""
-    schema = inlined(schemas.ProblemDocument)
     return {
-        status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        for status in statuses
     }
 
 

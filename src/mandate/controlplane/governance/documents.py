@@ -281,7 +281,7 @@ _TYPES = {
     "greater_than_equal": "1 or more is needed",
 }
 _PATTERNS = {
-    shapes._UUID: "is not a UUID",
+    shapes.UUID_PATTERN: "is not a UUID",
     r"^[a-z0-9_-]+$": "may have a to z, 0 to 9, _ and - only",
     r"^[a-z0-9_-]+(\.[a-z0-9_-]+)+$": "is not parts of a to z, 0 to 9, _ and - with dots between",
     r"^\S+$": "may have no space and must not be empty",

@@ -15,9 +15,11 @@ from mandate.controlplane.model import Operator, SignalSource, SignalType
 StageName = Literal["proposed", "pre_commit", "executed"]
 VerdictName = Literal["ALLOW", "PAUSE", "BLOCK", "OBSERVE"]
 
-_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+UUID_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 Uuid = Annotated[
-    str, Field(pattern=_UUID, examples=["00000000-0000-0000-0000-000000000001"]), AfterValidator(str.lower)
+    str,
+    Field(pattern=UUID_PATTERN, examples=["00000000-0000-0000-0000-000000000001"]),
+    AfterValidator(str.lower),
 ]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=100, examples=["finance"])]
 ScopeId = Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)+$", max_length=300)]
