@@ -188,11 +188,15 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_text(point: Point, text: str) -> None:
     body = decision(actor=text, target=text, context={"amount": 1, text: text}, scope={"service": text})
+    body["timestamp"] = "2026-01-31T12:00:00.120Z"
     answer = post(point.service, body)
     assert answer.status == 201, answer.body
     found = answer.json["decision"]
     assert (found["actor"], found["target"], found["context"][text]) == (text, text, text)
     assert found["scope"] == {"service": text}
+    where = f"/api/decisions/{body['decision_id']}"
+    assert point.service.get(where).json == found
+    assert point.service.get(f"{where}/verdict").json == answer.json["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from mandate.controlplane import populate
@@ -38,6 +39,18 @@ class Key(NamedTuple):
 
     organization_id: str
     domain: str
+
+
+class Ground(NamedTuple):
+    """What record.sql compares with the database before it believes what judged: one row of its arrays e_...,
+    each value as PostgreSQL reads it."""
+
+    organization_id: str
+    domain: str
+    domain_key: str
+    snapshot_id: str | None
+    scopes: str
+    specs: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,18 @@ class Entry:
     judges: Mapping[tuple[str, str], Judge]
     defects: tuple[str, ...] = ()
     loaded: float = field(default_factory=time.monotonic, compare=False)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What a decision that this entry judged rests on."""
+        return Ground(
+            self.organization_id,
+            self.domain,
+            self.domain_key,
+            self.snapshot_id,
+            str(self.scopes),
+            str(self.specs),
+        )
 
     def judge(self, intent: str, stage: Stage) -> Judge | None:
         """What answers for an intent at a stage; None where no spec is active."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from mandate.controlplane import rendering
 from mandate.controlplane.access import about
-from mandate.controlplane.catalogue import Catalogue, Entry
+from mandate.controlplane.catalogue import Catalogue, Ground
 from mandate.controlplane.dialect import DIALECTS, may_be_outdated
 from mandate.controlplane.metrics import Metrics
-from mandate.controlplane.recording import Columns, Recording
+from mandate.controlplane.recording import Columns, Kind, Recording
 from mandate.controlplane.store import SchemaChanging, Store
 from mandate.errors import DatabaseError, DatabaseUnavailable, DiskFull
 from mandate.postgres import arrays
@@ -43,7 +45,9 @@ class Written:
     verdict: str
 
 
+Found = Written | Stale | Present
 Answer = Callable[[Written | Exception], None]
+_STALE, _PRESENT = Stale(), Present()
 
 
 @dataclass(slots=True)
@@ -84,22 +88,27 @@ class Groups:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def write(self, group: Sequence[Recording], *, whole: bool = True) -> list[Row]:
-        """Write recordings of one schema version, no decision_id twice. Raises DatabaseError.
+    async def write(self, group: Sequence[Recording], *, whole: bool = True) -> list[Found]:
+        """Write recordings of one schema version, no decision_id twice, and say what became of each.
 
-        Without `whole` the text of a written decision is empty.
+        Raises DatabaseError. Without `whole` the text of a written decision is empty.
         """
         version = group[0].entry.version
         rows = await self._pool.rows(
             DIALECTS[version].own["record"], parameters(group, whole=whole), _about(group)
         )
-        self._count(group, rows)
-        return rows
+        found: list[Found] = [_STALE] * len(group)
+        for row in rows:
+            found[row["place"] - 1] = _became(group[row["place"] - 1], row)
+        self._count(group, found)
+        return found
 
-    def _count(self, group: Sequence[Recording], rows: Sequence[Row]) -> None:
+    def _count(self, group: Sequence[Recording], found: Sequence[Found]) -> None:
         self._metrics.groups.observe(len(group))
-        written = (group[row["place"]].columns for row in rows if row["decision"] is not None)
-        for (verdict, stage), count in Counter((each.verdict, each.stage) for each in written).items():
+        written = [each for each, became in zip(group, found, strict=True) if isinstance(became, Written)]
+        for (verdict, stage), count in Counter(
+            (each.columns.verdict, each.kind.stage) for each in written
+        ).items():
             self._metrics.verdict(verdict, stage, count)
 
     async def _work(self) -> None:
@@ -133,15 +142,15 @@ class Groups:
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
         try:
-            rows = await self.write([waiting.recording for waiting in group])
+            found = await self.write([waiting.recording for waiting in group])
         except DatabaseError as error:
             await self._refused(group, error)
         except Exception as error:  # noqa: BLE001 - every caller must hear of it
             self._give(group, error)
         else:
             self._in_flight -= len(group)
-            for row in rows:
-                group[row["place"]].answer(_became(row))
+            for waiting, became in zip(group, found, strict=True):
+                waiting.answer(became)
 
     async def _refused(self, group: Sequence[_Waiting], error: DatabaseError) -> None:
         """Nothing of the group was written. In another dialect, or each alone, most of it may be."""
@@ -171,40 +180,50 @@ def is_hopeless(error: DatabaseError) -> bool:
     return isinstance(error, DatabaseUnavailable | DiskFull) or error.sqlstate == "57014"
 
 
+_WITHOUT_NULLS = Columns._fields[:-1]
+
+
 def parameters(recordings: Sequence[Recording], *, whole: bool = True) -> dict[str, str]:
-    """The arrays of record.sql: a row for each recording, and one for each entry that they were judged by."""
-    entries: dict[int, tuple[int, Entry]] = {}
-    judged_by = []
-    for each in recordings:
-        at, _ = entries.setdefault(id(each.entry), (len(entries), each.entry))
-        judged_by.append(str(at))
-    known = [entry for _, entry in entries.values()]
-    columns: dict[str, Iterable[str | None]] = {
-        "place": [str(at) for at in range(len(recordings))],
-        "judged_by": [*judged_by],
-        "k_place": [str(at) for at in range(len(known))],
-        "k_organization_id": [entry.organization_id for entry in known],
-        "k_domain": [entry.domain for entry in known],
-        "k_domain_key": [entry.domain_key for entry in known],
-        "k_snapshot_id": [entry.snapshot_id for entry in known],
-        "k_scopes": [str(entry.scopes) for entry in known],
-        "k_specs": [str(entry.specs) for entry in known],
+    """The arrays of record.sql: a row for each recording, for each kind of them, and for what judged them."""
+    kinds: dict[Kind, int] = {}
+    kind = [str(kinds.setdefault(each.kind, len(kinds) + 1)) for each in recordings]
+    rows = arrays.columns([each.columns[:-1] for each in recordings])
+    return {
+        **_shared(tuple(kinds)),
+        **dict(zip(_WITHOUT_NULLS, rows, strict=True)),
+        "recorded": arrays.literal([each.columns.recorded for each in recordings]),
+        "kind": arrays.literal(kind),
+        "whole": "true" if whole else "false",
     }
-    columns.update(
-        zip(Columns._fields, zip(*(each.columns for each in recordings), strict=True), strict=True)
-    )
-    arguments = {name: arrays.literal(values) for name, values in columns.items()}
-    arguments["whole"] = "true" if whole else "false"
-    return arguments
+
+
+@lru_cache(maxsize=256)
+def _shared(kinds: Sequence[Kind]) -> Mapping[str, str]:
+    """The arrays of what recordings have in common; most groups have what another one had."""
+    grounds = list(dict.fromkeys(each.ground for each in kinds))
+    columns: dict[str, Iterable[str | None]] = {
+        "k_entry": [str(grounds.index(each.ground) + 1) for each in kinds],
+        **{
+            f"e_{name}": values
+            for name, values in zip(Ground._fields, zip(*grounds, strict=True), strict=True)
+        },
+    }
+    for name in ("organization_id", "domain", "domain_key", "snapshot_id"):
+        columns[f"k_{name}"] = [getattr(each.ground, name) for each in kinds]
+    for name in ("intent", "stage", "spec_id", "spec_version", "scope_id", "owning_team"):
+        columns[f"k_{name}"] = [getattr(each, name) for each in kinds]
+    return {name: arrays.literal(values) for name, values in columns.items()}
 
 
 def _about(group: Iterable[Recording]) -> dict[str, str]:
     return about.organizations(each.entry.organization_id for each in group)
 
 
-def _became(row: Row) -> Written | Exception:
+def _became(recording: Recording, row: Row) -> Found:
     if not row["fresh"]:
-        return Stale()
-    if row["decision"] is None:
-        return Present()
-    return Written(row["decision"], row["verdict"])
+        return _STALE
+    if not row["written"]:
+        return _PRESENT
+    context, scope = row["context"], row["scope"]
+    decision = "" if context is None else rendering.decision(recording, context, scope)
+    return Written(decision, rendering.verdict(recording))

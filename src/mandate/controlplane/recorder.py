@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from uuid import NAMESPACE_URL, uuid5
@@ -195,15 +195,15 @@ class Recorder:
         if len(versions) != 1:
             return []
         try:
-            rows = await self.groups.write([found for _, found in ordered], whole=False)
+            found = await self.groups.write([recording for _, recording in ordered], whole=False)
         except DatabaseError as error:
             if is_hopeless(error):
                 raise
             return []
         return [
-            (ordered[row["place"]][0], Recorded(True, row["decision"], row["verdict"]))
-            for row in rows
-            if row["decision"] is not None
+            (at, Recorded(True, became.decision, became.verdict))
+            for (at, _), became in zip(ordered, found, strict=True)
+            if isinstance(became, Written)
         ]
 
     async def _judged(self, posted: Posted, *, fresh: bool) -> Recording:
@@ -272,13 +272,19 @@ class Recorder:
         return answers
 
 
-_ASKED = ("decision_id", "organization_id", "domain", "intent", "stage", "actor", "target", "body")
+_ASKED: Sequence[tuple[Callable[[Recording], object], Sequence[str]]] = (
+    (lambda each: each.columns, ("decision_id", "actor", "target", "body")),
+    (lambda each: each.kind, ("intent", "stage")),
+    (lambda each: each.kind.ground, ("organization_id", "domain")),
+)
 
 
 def _asked(recordings: Sequence[Recording]) -> dict[str, str]:
     """The arrays of recorded.sql."""
     columns: dict[str, list[str | None]] = {
-        name: [getattr(each.columns, name) for each in recordings] for name in _ASKED
+        name: [getattr(values(each), name) for each in recordings]
+        for values, names in _ASKED
+        for name in names
     }
     posted = [each.posted for each in recordings]
     given = [given_attribution(each) for each in posted]

@@ -14,51 +14,51 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from mandate.controlplane.catalogue import Entry, Judge, Key
+from mandate.controlplane.catalogue import Entry, Ground, Judge, Key
 from mandate.controlplane.evaluator import ConditionTrace, Evaluation, PolicyTrace, unattributed
 from mandate.controlplane.intake import Posted
-from mandate.controlplane.model import Stage, Verdict
+from mandate.controlplane.model import Scope, Stage
 from mandate.controlplane.populate import Populated
 from mandate.controlplane.store import NOBODY
+from mandate.postgres import arrays
 
 UNATTRIBUTED = "unattributed"
 _MOST_TRACED = 50
 _MOST_EXPLANATION = 4000
-_SEVERITY = {Verdict.BLOCK: "critical", Verdict.PAUSE: "warning"}
-_EMPTY = "[]"
-_PLAINLY_RECORDED = '{"type":"DECISION_RECORDED"}'
+_NONE = "{}"
 _TICK = timedelta(microseconds=1)
+
+
+class Kind(NamedTuple):
+    """What many decisions have in common: one row of record.sql's arrays k_..., with what judged them."""
+
+    intent: str
+    stage: str
+    spec_id: str | None
+    spec_version: str | None
+    scope_id: str | None
+    owning_team: str | None
+    ground: Ground
 
 
 class Columns(NamedTuple):
     """One row of record.sql's arrays, each value as PostgreSQL reads it."""
 
     decision_id: str
-    organization_id: str
-    domain: str
-    intent: str
-    stage: str
     actor: str
     target: str
     body: str
     timestamp: str
     received: str
-    spec_id: str | None
-    spec_version: str | None
     verdict_id: str
-    snapshot_id: str | None
     verdict: str
     matched: str
     issued: str
-    scope_id: str | None
-    owning_team: str | None
-    explanation: str
-    severity: str
     summary: str
     recorded_id: str
-    recorded: str
     issued_id: str
     details: str
+    recorded: str | None
 
 
 @dataclass(slots=True)
@@ -68,6 +68,8 @@ class Recording:
     posted: Posted
     entry: Entry
     evaluation: Evaluation
+    explanation: str
+    kind: Kind
     columns: Columns
 
 
@@ -90,45 +92,47 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
         assert judge is not None
         found, populated = judge.judge(decision, posted.text)
     issued = max(datetime.now(UTC), posted.received + _TICK)
+    explanation = explain(found)
     plain = posted.complete and posted.text is None and posted.traceparent is None and not populated
-    recorded = _PLAINLY_RECORDED if plain else _json(_recorded(posted, populated))
-    return Recording(posted, entry, found, _columns(posted, entry, judge, found, issued, recorded))
+    recorded = None if plain else _json(_recorded(posted, populated))
+    details = _json(_details(entry, found, explanation))
+    columns = _columns(posted, found, issued, details, recorded)
+    return Recording(posted, entry, found, explanation, _kind(posted, entry, judge, found.scope), columns)
+
+
+def _kind(posted: Posted, entry: Entry, judge: Judge | None, scope: Scope | None) -> Kind:
+    return Kind(
+        posted.intent or "",
+        (posted.stage or Stage.PROPOSED).value,
+        judge.spec_id if judge else None,
+        str(judge.version) if judge else None,
+        scope.scope_id if scope else None,
+        scope.owning_team if scope else None,
+        entry.ground,
+    )
 
 
 def _columns(
-    posted: Posted, entry: Entry, judge: Judge | None, found: Evaluation, issued: datetime, recorded: str
+    posted: Posted, found: Evaluation, issued: datetime, details: str, recorded: str | None
 ) -> Columns:
     verdict_id, recorded_id, issued_id = _identifiers()
-    explanation = explain(found)
-    scope = found.scope
     received = posted.received.isoformat()
     return Columns(
         posted.decision_id,
-        entry.organization_id,
-        entry.domain,
-        posted.intent or "",
-        (posted.stage or Stage.PROPOSED).value,
         posted.actor,
         posted.target,
         posted.body,
         posted.timestamp.isoformat() if posted.timestamp else received,
         received,
-        judge.spec_id if judge else None,
-        str(judge.version) if judge else None,
         verdict_id,
-        entry.snapshot_id,
         found.verdict.value,
-        _json(found.matched_policy_ids) if found.matched_policy_ids else _EMPTY,
+        arrays.literal(found.matched_policy_ids) if found.matched_policy_ids else _NONE,
         issued.isoformat(),
-        scope.scope_id if scope else None,
-        scope.owning_team if scope else None,
-        explanation,
-        _SEVERITY.get(found.verdict, "info"),
         _summary(found),
         recorded_id,
-        recorded,
         issued_id,
-        _json(_details(entry, found, explanation)),
+        details,
+        recorded,
     )
 
 
