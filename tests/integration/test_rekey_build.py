@@ -237,13 +237,14 @@ def test_a_plain_schema_is_not_refused(parent: Target) -> None:
     [
         ("CREATE TABLE s.heir () INHERITS (s.parent)", "s.parent is part of an inheritance tree"),
         (
-            "CREATE RULE quiet AS ON DELETE TO s.child DO INSTEAD NOTHING",
-            "s.child has rule quiet",
+            "CREATE TABLE s.other (n text); CREATE RULE noted AS ON DELETE TO s.parent DO ALSO"
+            " INSERT INTO s.other VALUES (OLD.name)",
+            "table s.parent uses column name of s.parent, which goes away",
         ),
         (
-            "CREATE TABLE s.other (n int); CREATE RULE also AS ON INSERT TO s.other DO ALSO"
-            " UPDATE s.parent SET n = 1",
-            "rule also of table s.other reads or writes s.parent",
+            "CREATE TABLE s.other (n uuid); CREATE RULE also AS ON INSERT TO s.other DO ALSO"
+            " UPDATE s.child SET n = 1 WHERE parent = NEW.n",
+            "rule also of s.other: column child.parent does not exist",
         ),
         (
             "CREATE FUNCTION s.f(s.parent) RETURNS int LANGUAGE sql AS 'SELECT 1';"

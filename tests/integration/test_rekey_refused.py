@@ -27,21 +27,6 @@ expression = "id::bigint"
 
 # Each in a schema of its own, called s; the key that changes is s.a.id.
 REFUSED = {
-    "rule": (
-        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE log (x int);"
-        "CREATE RULE logged AS ON INSERT TO a DO ALSO INSERT INTO s.log VALUES (NEW.id)",
-        "s.a has rule logged",
-    ),
-    "rule of another": (
-        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE log (x int);"
-        "CREATE RULE unlogged AS ON DELETE TO log DO ALSO DELETE FROM s.a WHERE id = OLD.x",
-        "rule unlogged of table s.log reads or writes s.a",
-    ),
-    "rule of a view": (
-        "CREATE TABLE a (id int PRIMARY KEY); CREATE VIEW v AS SELECT * FROM s.a;"
-        "CREATE RULE written AS ON INSERT TO v DO INSTEAD INSERT INTO s.a VALUES (NEW.id)",
-        "s.v has rule written",
-    ),
     "inheritance": (
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (x int) INHERITS (a)",
         "s.a is part of an inheritance tree",

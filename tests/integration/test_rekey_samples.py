@@ -100,6 +100,8 @@ ODD = Sample(
         'INSERT INTO "My Schema"."tab{le}" SELECT 1 + (random() * 199)::int, (random() * 1e9)::int'
         " ON CONFLICT DO NOTHING",
         'INSERT INTO "My Schema".hen (hen) SELECT hen FROM "My Schema".hens LIMIT 1',
+        'INSERT INTO "My Schema".hens (hen) SELECT 51 + (random() * 40)::int',
+        "UPDATE nothing SET hen = (random() * 99)::int",
         "UPDATE nest SET twigs = twigs + 1 WHERE hen = (SELECT 1 + (random() * 99)::int)",
         'UPDATE "My Schema"."select" SET "%s" = \'y\' WHERE "Id " = (SELECT 1 + (random() * 199)::int)',
         "DELETE FROM egg WHERE id = (SELECT 101 + (random() * 99)::int)",

@@ -60,6 +60,16 @@ CREATE INDEX nest_place ON "My Schema".hen (hen, place);
 CREATE STATISTICS henhouse ON id, egg FROM hen;
 CREATE STATISTICS "My Schema".henhouse ON hen, place FROM "My Schema".hen;
 CREATE VIEW "My Schema".hens AS SELECT h.*, hens.depth FROM "My Schema".hen h JOIN public.hens ON hens.id = h.hen;
+-- Rules: of a table, of a view, of a neighbour, and one that is off.
+CREATE TABLE laid (hen bigint, how text);
+CREATE RULE "noted 100%" AS ON DELETE TO egg WHERE OLD.hen > 50 DO ALSO INSERT INTO laid VALUES (OLD.hen, 'gone %s');
+COMMENT ON RULE "noted 100%" ON egg IS '100% {} %s';
+CREATE RULE quiet AS ON DELETE TO nest DO INSTEAD NOTHING;
+ALTER TABLE nest DISABLE RULE quiet;
+CREATE RULE lay AS ON INSERT TO "My Schema".hens DO INSTEAD INSERT INTO egg (hen) VALUES (NEW.hen);
+CREATE RULE forget AS ON DELETE TO laid DO ALSO DELETE FROM egg WHERE hen = OLD.hen AND OLD.how = 'lost';
+CREATE VIEW nothing AS SELECT 1 AS hen;
+CREATE RULE something AS ON UPDATE TO nothing DO INSTEAD UPDATE nest SET twigs = NEW.hen WHERE hen = NEW.hen;
 -- Rights: what a new object would get by default and the old one has not, and an owner who has none.
 DO $$ BEGIN CREATE ROLE odd_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO odd_reader;

@@ -265,6 +265,23 @@ class View:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A rule, not that which makes a view one; `enabled` as pg_rewrite writes it: O, D, R, A."""
+
+    table: int
+    schema: str
+    table_name: str
+    of_view: bool
+    name: str
+    definition: str
+    enabled: str
+    comment: str | None
+
+    def __str__(self) -> str:
+        return f"rule {self.name} of {self.schema}.{self.table_name}"
+
+
+@dataclass(frozen=True)
 class Argument:
     """What a function takes; `row_type`: place of the table or view whose row (`array`: rows) it is."""
 
@@ -324,6 +341,7 @@ class Catalogue:
     publications: tuple[Publication, ...]
     views: tuple[View, ...] = ()
     functions: tuple[Function, ...] = field(default=())
+    rules: tuple[Rule, ...] = ()
     outside: tuple[Outside, ...] = ()
 
     def table(self, oid: int) -> Relation:
@@ -367,6 +385,7 @@ def live(session: Session, graph: Graph) -> Catalogue:
         "publications": _rows(session, "publications", names),
         "views": views,
         "functions": _rows(session, "functions", related),
+        "rules": _rows(session, "rules", related),
         "outside": _rows(
             session, "outside", {**names, "names": [key.references for key in graph.spec.foreign_key]}
         ),
@@ -469,5 +488,6 @@ def _described(catalogue: Catalogue) -> dict[str, object]:
     found |= {
         f"policy {p.name} of {p.schema}.{p.table_name}": replace(p, renewed=None) for p in catalogue.policies
     }
+    found |= {str(rule): rule for rule in catalogue.rules}
     found |= {f"{f} ({f.oid})": replace(f, renewed=None) for f in catalogue.functions}
     return found

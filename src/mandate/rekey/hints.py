@@ -15,7 +15,6 @@ _HINTS = (
     (r" is part of an inheritance tree$", "ALTER TABLE ... NO INHERIT takes it out of the tree"),
     (r" is a typed table ", "ALTER TABLE ... NOT OF makes it an ordinary one; the columns stay"),
     (r" belongs to extension ", "its extension has to change it: look for an update of that extension"),
-    (r" has rule ", f"a trigger can do what a rule does; or {_AGAIN}"),
     (r"^rule ", f"a trigger can do what a rule does; or {_AGAIN}"),
     (
         r" uses (function|procedure) .*, which uses the row type of ",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mandate.postgres.connection import Session, Verbatim, sql
-from mandate.rekey import catalogue, dressing, foreign_keys, rewriting, routines, shadow, views
+from mandate.rekey import catalogue, dressing, foreign_keys, rewriting, routines, rules, shadow, views
 from mandate.rekey.catalogue import Attribute, Catalogue, ForeignKey, OwnedSequence, Trigger
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph, NewColumn, NewTable
@@ -42,6 +42,7 @@ def relations_to_lock(session: Session, graph: Graph) -> list[sql.Identifier]:
     """Their names, to say who holds them."""
     kept = catalogue.read(session, graph)
     read = [sql.Identifier(view.schema, view.name) for view in kept.views]
+    read += [sql.Identifier(rule.schema, rule.table_name) for rule in rules.outside(kept) if rule.of_view]
     numbers = [
         sql.Identifier(each.schema, each.name) for table in graph.tables for each in _owned(kept, table)
     ]
@@ -52,7 +53,8 @@ def _tables_to_lock(graph: Graph, kept: Catalogue) -> list[sql.Identifier]:
     before, after = foreign_keys.outside(graph, kept)
     inside = [table.old.identifier for table in graph.tables]
     looking = [sql.Identifier(each.schema, each.table_name) for each in kept.policies if each.reads]
-    return [*before, *inside, *after, *looking]
+    ruled = [sql.Identifier(rule.schema, rule.table_name) for rule in rules.outside(kept) if not rule.of_view]
+    return [*before, *inside, *after, *looking, *ruled]
 
 
 def _owned(kept: Catalogue, table: NewTable) -> list[OwnedSequence]:
@@ -163,6 +165,7 @@ class _Swap:
             if self.direction.forward:
                 yield from self._unproven(table)
         yield from self._policies()
+        yield from rules.swap(self.graph, self.kept, self.aside)
         yield from routines.swap(self.graph, self.kept, self.aside, forward=self.direction.forward)
 
     # -- sequences -----------------------------------------------------------------------------------

@@ -11,7 +11,18 @@ from pathlib import Path
 
 from mandate.errors import CheckFailed, DatabaseError
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import build, catalogue, crew, foreign_keys, renewal, rewriting, routines, shadow, views
+from mandate.rekey import (
+    build,
+    catalogue,
+    crew,
+    foreign_keys,
+    renewal,
+    rewriting,
+    routines,
+    rules,
+    shadow,
+    views,
+)
 from mandate.rekey.catalogue import Catalogue
 from mandate.rekey.model import Graph, NewTable
 
@@ -46,6 +57,7 @@ def _privileges(session: Session, graph: Graph, kept: Catalogue) -> list[str]:
             "tables": [table.old.oid for table in graph.tables],
             "views": [view.oid for view in kept.views],
             "functions": [function.oid for function in kept.functions],
+            "ruled": [rule.table for rule in kept.rules],
         },
     )
     return [row["problem"] for row in rows]
@@ -133,6 +145,8 @@ def _made(session: Session, graph: Graph, kept: Catalogue) -> Iterator[str]:
     places = views.moved(graph, kept)
     for function in kept.functions:
         yield from _try(session, str(function), _execute(tuple(routines.rehearsed(function, places))))
+    for rule in kept.rules:
+        yield from _try(session, str(rule), _execute(tuple(rules.rehearsed(graph, kept, rule))))
     for key in foreign_keys.carried(graph, kept):
         yield from _try(session, str(key), _foreign_key(graph, kept, key))
     yield from _try(session, "foreign keys of the spec", _wanted_foreign_keys(graph, kept))

@@ -94,9 +94,15 @@ def _indexes(kept: Catalogue, view: View, place: Place) -> Iterator[sql.Composed
 def lock(kept: Catalogue) -> Iterator[sql.Composed]:
     """Lock the views and nothing else, those that nobody reads through others first, as a query does.
 
+    Those whose rules are made again come before all: a rule may write to any view.
     LOCK TABLE would lock every table that a view reads; a move to where it is takes the lock and moves
     nothing.
     """
+    ruled = {(rule.schema, rule.table_name) for rule in kept.rules if rule.of_view}
+    for schema, name in sorted(ruled - {(view.schema, view.name) for view in kept.views}):
+        yield sql.SQL("ALTER VIEW {} SET SCHEMA {}").format(
+            sql.Identifier(schema, name), sql.Identifier(schema)
+        )
     for view in reversed(kept.views):
         yield _set_schema(view, view.schema, view.schema)
 

@@ -1,5 +1,5 @@
 -- What the connected role may not do that the change needs, one line of text each. %(tables)s: the tables; %(views)s:
--- views that read them; %(functions)s: functions that are made again.
+-- views that read them; %(functions)s: functions that are made again; %(ruled)s: relations whose rules are.
 WITH tables AS (
     SELECT c.oid, format('%%s.%%s', n.nspname, c.relname) AS name, c.relowner, c.relnamespace
     FROM unnest(%(tables)s::bigint[]) AS t (oid)
@@ -22,6 +22,9 @@ owned (what, owner) AS (
     UNION ALL
     SELECT 'view ' || c.oid::regclass, c.relowner
     FROM unnest(%(views)s::bigint[]) AS v (oid) JOIN pg_class c ON c.oid = v.oid::oid
+    UNION ALL
+    SELECT DISTINCT format('%%s (rule)', c.oid::regclass), c.relowner
+    FROM unnest(%(ruled)s::bigint[]) AS r (oid) JOIN pg_class c ON c.oid = r.oid::oid
     UNION ALL
     SELECT 'function ' || p.oid::regprocedure, p.proowner
     FROM unnest(%(functions)s::bigint[]) AS f (oid) JOIN pg_proc p ON p.oid = f.oid::oid

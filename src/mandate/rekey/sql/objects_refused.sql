@@ -57,18 +57,6 @@ FROM named
 JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = named.oid AND d.deptype = 'e'
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
 UNION ALL
-SELECT format('%%s has rule %%s', named.name, r.rulename)
-FROM named JOIN pg_rewrite r ON r.ev_class = named.oid
-WHERE r.rulename <> '_RETURN'
-UNION ALL
-SELECT DISTINCT format('rule %%s of table %%s reads or writes %%s', r.rulename, r.ev_class::regclass, named.name)
-FROM named
-JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = named.oid
-    AND d.classid = 'pg_rewrite'::regclass
-JOIN pg_rewrite r ON r.oid = d.objid
-JOIN pg_class c ON c.oid = r.ev_class
-WHERE c.relkind NOT IN ('v', 'm') AND r.ev_class NOT IN (SELECT oid FROM relations)
-UNION ALL
 -- The row type stays with the table that goes away. Functions are made again.
 SELECT DISTINCT format('%%s uses the row type of %%s', pg_describe_object(d.classid, d.objid, d.objsubid), row_types.name)
 FROM row_types

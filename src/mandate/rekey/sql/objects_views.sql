@@ -6,7 +6,7 @@ WITH RECURSIVE dependent (oid, depth) AS (
     FROM dependent p
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = p.oid
         AND d.classid = 'pg_rewrite'::regclass
-    JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> p.oid
+    JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> p.oid AND r.rulename = '_RETURN'
     JOIN pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
 )
 SELECT
