@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,5 +125,11 @@ def test_a_tampered_record_is_found_and_explained(database: DatabaseFactory) -> 
     assert told[others[2]]["why"] == "no verdict is recorded"
     result = mandate("replay", "--dsn", target.conninfo, "--jobs", "1")
     assert result.returncode == 6
-    assert first["why"] in result.stdout
+    assert first["why"] in " ".join(result.stdout.split())
+    (seen,) = policy["conditions"]
+    wanted, actual = json.dumps(seen["expected"]), json.dumps(seen["actual"])
+    assert f"    + {seen['field']} {seen['operator']} {wanted}, is {actual}\n" in result.stdout
+    long = [line for line in result.stdout.splitlines() if len(line) > 80]
+    assert [line for line in long if " " in line.strip()] == []  # the names of policies are not broken
+    assert re.fullmatch(r"[-0-9]{10}T[:0-9]{8}(\.[0-9]+)?\+00:00", first["timestamp"])
     assert "100 %" not in result.stdout

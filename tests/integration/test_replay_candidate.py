@@ -146,6 +146,9 @@ def test_the_matrix_and_the_list_are_exact(database: DatabaseFactory, tmp_path: 
     assert "[1]" in result.stdout
     told = "PAUSE is recorded, BLOCK comes out: stop matches\n  stop (BLOCK) matches\n"
     assert f"{told}    + amount >= 100, is 600" in result.stdout
+    result = mandate(*common, "--intent", "nobody-asked")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("No decision is recorded that this is about: nothing was checked.\n")
 
 
 @pytest.mark.parametrize("kind", ["v7-seeded", "v8-seeded"])

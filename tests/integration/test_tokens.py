@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -43,6 +44,8 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(database: DatabaseFacto
     assert token_id is not None
     assert text not in made.stderr
     assert "It is the first" in made.stdout
+    assert re.search(r"^  organization  Example$", made.stdout, re.MULTILINE)
+    assert re.search(r"^  expires       \d{4}-\d\d-\d\d \d\d:\d\d UTC$", made.stdout, re.MULTILINE)
     listed = json.loads(token(target, "list", "--format", "json").stdout)["tokens"]
     assert [(row["token_id"], row["status"], row["domains"]) for row in listed] == [
         (token_id, "valid", ["finance"])
@@ -57,7 +60,9 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(database: DatabaseFacto
     assert token(target, "revoke", token_id, "--reason", "lost").returncode == 0
     again = json.loads(token(target, "revoke", token_id, "--format", "json").stdout)
     assert again["revoked_now"] is False
-    assert "revoked" in token(target, "list").stdout
+    shown = token(target, "list").stdout.splitlines()
+    assert re.fullmatch(rf"{token_id}  agent     revoked \d{{4}}-\d\d-\d\d \d\d:\d\d UTC: lost", shown[1])
+    assert [line.strip() for line in shown[2:]] == ["Example: finance", "the refund agent"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -73,7 +74,9 @@ def as_text(report: Report) -> Iterator[str]:
 
 def overview(report: Report) -> list[str]:
     """What was counted."""
-    lines = [heading(report), "", *_figures(report)]
+    lines = [*_wrapped(0, heading(report)), "", *_figures(report)]
+    if not report.totals.decisions:
+        return [*lines, "", "No decision is recorded that this is about: nothing was checked."]
     return lines if report.candidate is None else [*lines, "", *matrix(report)]
 
 
@@ -113,22 +116,41 @@ def matrix(report: Report) -> list[str]:
             f"[{counts[old, new]:,}]" if old == new else f"{counts[old, new]:,} "
             for new in _MOST_SEVERE_FIRST
         )
-        lines.append(f"  {old:<10}" + "".join(f"{cell:>13}" for cell in cells))
+        lines.append((f"  {old:<10}" + "".join(f"{cell:>13}" for cell in cells)).rstrip())
     return lines
 
 
 def _decision(line: Mapping[str, Any]) -> str:
-    head = f"{line['decision_id']}  {line['timestamp']}  {line['domain']}  {line['intent']}, {line['stage']}"
-    return "\n".join([head, f"  {line['why']}", *_conditions(line["replayed"])])
+    head = f"{line['decision_id']}  {line['timestamp']}"
+    about = f"{line['domain']}: {line['intent']}, {line['stage']}"
+    return "\n".join([head, *_wrapped(2, about), *_wrapped(2, line["why"]), *_conditions(line["replayed"])])
+
+
+def _wrapped(indent: int, text: str) -> list[str]:
+    """Lines of 80 characters at most, unless a word is longer."""
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 4),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _conditions(replayed: Mapping[str, Any] | None) -> Iterator[str]:
     for policy in replayed["trace"] if replayed else ():
         verb = "matches" if policy["matched"] else "does not match"
-        yield f"  {policy['policy_id']} ({policy['verdict']}) {verb}"
+        yield from _wrapped(2, f"{policy['policy_id']} ({policy['verdict']}) {verb}")
         for seen in policy["conditions"]:
             mark = "+" if seen["held"] else "-"
-            yield f"    {mark} {seen['field']} {seen['operator']} {seen['expected']!r}, is {seen['actual']!r}"
+            wanted, found = _value(seen["expected"]), _value(seen["actual"])
+            yield from _wrapped(4, f"{mark} {seen['field']} {seen['operator']} {wanted}, is {found}")
+
+
+def _value(value: object) -> str:
+    """As it is recorded, in JSON; a signal that was not sent has none."""
+    return "missing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def summary(report: Report) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+import textwrap
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -84,7 +85,7 @@ def list_tokens(
     """Every token that was ever made, newest first, and what became of it."""
     with _session(dsn, data_dir, config) as session:
         rows = ledger.listed(session)
-    output.emit(format, "token-list", {"tokens": rows}, lambda: "\n".join(map(_line, rows)) or "No tokens.")
+    output.emit(format, "token-list", {"tokens": rows}, lambda: _lines(rows))
     return 0
 
 
@@ -149,9 +150,10 @@ def _created(made: ledger.Created, *, first: bool) -> str:
         "",
         f"  id            {made.token_id}",
         f"  role          {made.role.value}",
-        f"  organization  {made.organization_id}",
+        f"  organization  {made.organization}",
+        f"                {made.organization_id}",
         f"  domains       {', '.join(made.domains) if made.domains else 'all'}",
-        f"  expires       {made.expires_at or 'never'}",
+        f"  expires       {_time(made.expires_at) if made.expires_at else 'never'}",
         "",
         "This is the only time that the token is shown.",
     ]
@@ -160,12 +162,38 @@ def _created(made: ledger.Created, *, first: bool) -> str:
     return "\n".join(lines)
 
 
+def _lines(rows: list[Row]) -> str:
+    return "\n".join(["id            role      state", *map(_line, rows)]) if rows else "No tokens."
+
+
 def _line(row: Row) -> str:
+    whose = row["organization"] or row["organization_id"]
     domains = ", ".join(row["domains"]) if row["domains"] else "all domains"
-    about = f"  {row['description']}" if row["description"] else ""
-    until = f" until {row['expires_at']:%Y-%m-%d %H:%M}" if row["expires_at"] else ""
-    head = f"{row['token_id']}  {row['status']}{until}  {row['role']}{about}"
-    return f"{head}\n              {row['organization_id']}, {domains}"
+    lines = [f"{row['token_id']}  {row['role']:<8}  {_state(row)}", *_wrapped(f"{whose}: {domains}")]
+    return "\n".join(lines + (_wrapped(row["description"]) if row["description"] else []))
+
+
+def _state(row: Row) -> str:
+    if row["status"] == "revoked":
+        reason = f": {_plain(row['reason'])}" if row["reason"] else ""
+        return f"revoked {_time(row['revoked_at'])}{reason}"
+    if row["expires_at"] is None:
+        return str(row["status"])
+    return f"{'expired' if row['status'] == 'expired' else 'valid until'} {_time(row['expires_at'])}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _wrapped(text: str) -> list[str]:
+    indent = " " * 14
+    return textwrap.wrap(_plain(text), 80, initial_indent=indent, subsequent_indent=indent)
+
+
+def _plain(text: str) -> str:
+    """On one line, and nothing that a terminal would obey."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
 
 
 def register(parent: typer.Typer) -> None:

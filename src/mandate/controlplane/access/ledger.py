@@ -30,6 +30,7 @@ class Created:
     token: str
     role: Role
     organization_id: str
+    organization: str
     domains: tuple[str, ...] | None
     description: str
     created_at: Any
@@ -56,7 +57,7 @@ def create(
             "the database has no schema of Mandate that tokens can be made for (version 7, 8 or 9)",
             hint="`mandate db init` makes one",
         )
-    organization_id = _organization(session, organization)
+    organization_id, named = _organization(session, organization)
     held = None if not domains else [_domain(session, version, organization_id, name) for name in domains]
     issued = tokens.issue()
     with session.transaction():
@@ -76,7 +77,7 @@ def create(
         )
     assert row is not None
     names = tuple(each.name for each in held) if held else None
-    return Created(issued.token_id, issued.text, role, organization_id, names, description, **row)
+    return Created(issued.token_id, issued.text, role, organization_id, named, names, description, **row)
 
 
 def listed(session: Session) -> list[Row]:
@@ -108,10 +109,11 @@ def _ensure_schema(session: Session) -> None:
         session.execute(read_sql("grant_access.sql"))
 
 
-def _organization(session: Session, given: str) -> str:
+def _organization(session: Session, given: str) -> tuple[str, str]:
+    """Its id and its name."""
     try:
         rows = session.rows(
-            "SELECT organization_id::text AS organization_id FROM mandate.organizations"
+            "SELECT organization_id::text AS organization_id, name FROM mandate.organizations"
             " WHERE name = %(name)s OR organization_id = %(uuid)s::uuid",
             {"name": given, "uuid": given if UUID_PATTERN.fullmatch(given) else None},
         )
@@ -119,7 +121,7 @@ def _organization(session: Session, given: str) -> str:
         raise _hostile(error, given) from None
     if len(rows) != 1:
         raise UsageError(f"there is no organization {given!r}", hint="give its UUID or its name")
-    return str(rows[0]["organization_id"])
+    return str(rows[0]["organization_id"]), str(rows[0]["name"])
 
 
 def _domain(session: Session, version: int, organization_id: str, given: str) -> HeldDomain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -29,6 +30,7 @@ _REMEMBERED_CASES = 20_000
 _REMEMBERED_SCOPES = 1_000
 _ID_LENGTH = 36
 _NULL = "\\N"
+_PRINTED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d", re.ASCII)
 _NO_OUTCOME = Outcome(Verdict.OBSERVE)
 
 
@@ -359,7 +361,7 @@ def _told(row: Row, recorded: Recorded, finding: Finding, why: str, found: Evalu
     """One line about one decision."""
     document = {
         "decision_id": row.decision_id,
-        "timestamp": row.timestamp,
+        "timestamp": _rfc3339(row.timestamp),
         "organization_id": recorded.organization_id,
         "domain": recorded.domain,
         "intent": recorded.intent,
@@ -375,6 +377,11 @@ def _told(row: Row, recorded: Recorded, finding: Finding, why: str, found: Evalu
         "why": why,
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _rfc3339(time: str) -> str:
+    """A time as the API says it, from how PostgreSQL prints it; infinity and years past 9999 as they are."""
+    return f"{time[:10]}T{time[11:]}:00" if _PRINTED.fullmatch(time) else time
 
 
 def _replayed(recorded: Recorded, found: Evaluation) -> Mapping[str, Any]:
