@@ -225,6 +225,47 @@ def test_clients_work_on_the_new_tables_as_they_did_on_the_old_ones(swapped: Tar
         assert session.value("SELECT count(*) FROM sink.returns WHERE line IS NULL") == 1
 
 
+def test_a_number_that_goes_is_counted_on_for_what_is_born_without_it(database: DatabaseFactory) -> None:
+    """Its sequence is aside with the column that owns it, and comes back with it."""
+    target = database("empty")
+    run_script(
+        target,
+        """
+        CREATE TABLE zones (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
+        CREATE TABLE records (number int PRIMARY KEY, zone int NOT NULL REFERENCES zones);
+        INSERT INTO zones (name) VALUES ('a'), ('b');
+        INSERT INTO records VALUES (1, 2);
+        """,
+    )
+    text = """
+        [rekey]
+        name = "zones"
+        [[key]]
+        table = "public.zones"
+        columns = ["id"]
+        old_default = "nextval('public.zones_id_seq')"
+        [[key.new]]
+        name = "name"
+        [[reference]]
+        table = "public.records"
+        columns = ["zone"]
+        new = ["zone_name"]
+    """
+    before = schema_dump(target)
+    change = engine.Engine(target, spec.parse(text), Options(), Silent())
+    change.run()
+    with session_of(target) as session:
+        session.execute("INSERT INTO public.zones VALUES ('c')")
+        session.execute("INSERT INTO public.records VALUES (2, 'c')")
+        change.rollback()
+        assert schema_dump(target) == before
+        assert session.value("SELECT zone FROM public.records WHERE number = 2") == 3
+        assert session.value("INSERT INTO public.zones (name) VALUES ('d') RETURNING id") == 4
+        change.run()
+        change.finalize()
+        assert session.value("SELECT count(*) FROM pg_class WHERE relkind = 'S' AND relname ~ '^zones'") == 0
+
+
 CALLS: LiteralString = """
     SELECT sink.last_customer(),
         (SELECT n.id FROM sink.customers c, sink.customers_like(c) AS n WHERE n.id = c.id LIMIT 1),

@@ -183,7 +183,7 @@ def _delete_columns(child: NewTable | None, old: ForeignKey, new: ForeignKey) ->
     }
     set_ = rewriting.renamed(old.delete_columns or old.columns, changed)
     wanted = tuple(name for name in set_ if name not in kept)
-    return () if set(wanted) == set(new.columns) else wanted
+    return () if not old.delete_columns and set(wanted) == set(new.columns) else wanted
 
 
 # -- statements --------------------------------------------------------------------------------------

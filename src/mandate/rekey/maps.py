@@ -21,7 +21,7 @@ from mandate.rekey.direction import (
     require_whole_keys,
     settle,
 )
-from mandate.rekey.model import Change, Graph, Group, NewTable
+from mandate.rekey.model import Change, Graph, Group
 
 Composable = sql.Composable
 _QUERY = sql.Identifier("mandate_query")
@@ -423,7 +423,7 @@ def _born(graph: Graph, direction: Direction, change: Change, keys: Composable |
     ).format(
         map=map_table(graph, change),
         names=transform.column_list(name for prefix in "ond" for name in numbered(change, prefix)),
-        values=_forward_values(graph, change) if direction.forward else _back_values(owner, change, group),
+        values=_forward_values(graph, change) if direction.forward else _back_values(graph, change, group),
         parent=direction.source(owner),
         alias=alias,
         joined=joined,
@@ -443,9 +443,9 @@ def _forward_values(graph: Graph, change: Change) -> Composable:
     return sql.SQL(", ").join([*parts, qualified(alias, gone)] if gone else parts)
 
 
-def _back_values(owner: NewTable, change: Change, group: Group) -> Composable:
+def _back_values(graph: Graph, change: Change, group: Group) -> Composable:
     """A fresh old key for a row that was born in the new table, and what its dropped columns would hold."""
-    key = change.key
+    key, owner = change.key, graph.owner(change)
     made = key.old_default or (key.new[0].inverse if len(key.columns) == 1 else None)
     if made is None or len(key.columns) != 1:
         raise MigrationFailed(
@@ -453,9 +453,10 @@ def _back_values(owner: NewTable, change: Change, group: Group) -> Composable:
             hint="give the key old_default (or its column inverse) in the spec",
             table=str(owner),
         )
-    values: list[Composable] = [
-        transform.expression(made),
-        qualified(sql.Identifier(owner.old.name), group.new),
+    texts = [
+        expressions.numbering(text, lambda schema: graph.aside(graph.spec.retained_schema, schema))
+        for text in (made, *key.drop.values())
     ]
-    values += [transform.expression(text) for text in key.drop.values()]
+    values: list[Composable] = [transform.expression(text) for text in texts]
+    values.insert(1, qualified(sql.Identifier(owner.old.name), group.new))
     return sql.SQL(", ").join(values)
