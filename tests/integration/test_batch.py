@@ -141,6 +141,9 @@ def test_an_outcome_ends_the_timeline_and_is_recorded_once(point: Point) -> None
     plain = outcome(point, body["decision_id"], {"outcome": "approved", "timestamp": "2026-01-31T12:00:00Z"})
     assert (plain.status, plain.json["actor"]) == (201, "refund-agent")
     assert plain.json["timestamp"] == "2026-01-31T12:00:00+00:00"
+    # Its caller says that it was long ago: it was received last.
+    entries = [*timeline, other.json, plain.json]
+    assert point.service.rows(f"/api/decisions/{body['decision_id']}/timeline?limit=1") == entries
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,15 @@ def test_pages_are_read_from_the_index_of_their_order(session: Session, statemen
         assert buffers(deep) <= 1.5 * buffers(first)
 
 
+def test_a_time_in_the_middle_is_found_in_the_index_of_the_order(session: Session) -> None:
+    first = plan(session, "decisions")
+    middle = plan(session, "decisions", since="2026-01-01 00:10:00+00", until="2026-01-01 00:30:00+00")
+    assert middle["Actual Rows"] == 51
+    reading = [node for node in nodes(middle) if node.get("Relation Name") == "decision_events"]
+    assert sum(node.get("Rows Removed by Filter", 0) for node in reading) == 0
+    assert buffers(middle) <= 1.5 * buffers(first)
+
+
 def test_a_filter_that_is_not_given_costs_nothing(session: Session) -> None:
     found = plan(session, "decisions")
     reading = [node for node in nodes(found) if node.get("Relation Name") == "decision_events"]

@@ -55,7 +55,7 @@ class OutcomeFields(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """What a list of decisions or verdicts is narrowed to."""
+    """What a list of decisions or verdicts is narrowed to; `since` and `until` by time of receipt."""
 
     organization_id: str | UUID
     domain: str

@@ -37,7 +37,7 @@ class Order:
 
 DECISIONS = Order("decisions", _TIME, _OWNED)
 VERDICTS = Order("verdicts", _TIME, _OWNED)
-TIMELINE = Order("timeline", _TIME, UUID_PATTERN)
+TIMELINE = Order("timeline", _TIME, re.compile(rf"(?:{_TIME.pattern}) {UUID_PATTERN.pattern}", re.ASCII))
 DOMAINS = Order("domains", UUID_PATTERN, _NAME)
 SCOPES = Order("scopes", UUID_PATTERN, _NAME)
 SPECS = Order("specs", _NAME, re.compile(rf"-?\d{{1,10}}{_OF}", re.ASCII | re.IGNORECASE))

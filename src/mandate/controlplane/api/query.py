@@ -135,8 +135,14 @@ EVENTS = (
     Parameter("actor", "By this actor.", _TEXT, text, "refund-agent"),
     Parameter("target", "On this target.", _TEXT, text),
     Parameter("scope_id", "Under this scope: its readable id, or the UUID it once had.", _TEXT, text),
-    Parameter("since", "With a `timestamp` of this time or later.", _TIME, timestamp, "2026-01-01T00:00:00Z"),
-    Parameter("until", "With a `timestamp` before this time.", _TIME, timestamp),
+    Parameter(
+        "since",
+        "Received (a verdict: given) at this time or later; a caller's own `timestamp` does not count.",
+        _TIME,
+        timestamp,
+        "2026-01-01T00:00:00Z",
+    ),
+    Parameter("until", "Received, or given, before this time.", _TIME, timestamp),
     *PAGING,
 )
 DOMAINS = (ORGANIZATION, DOMAIN, *PAGING)

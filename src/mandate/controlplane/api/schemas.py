@@ -304,7 +304,7 @@ class PolicySnapshots(BaseModel):
 
 
 class Decisions(BaseModel):
-    """A page of decisions, newest first."""
+    """A page of decisions, last received first."""
 
     decisions: list[JudgedDecision]
     next_cursor: str | None = _CURSOR
@@ -318,7 +318,7 @@ class Verdicts(BaseModel):
 
 
 class Timeline(BaseModel):
-    """A page of a decision's timeline, oldest first."""
+    """A page of a decision's timeline, in the order in which the server received it."""
 
     timeline: list[TimelineEntry]
     next_cursor: str | None = _CURSOR

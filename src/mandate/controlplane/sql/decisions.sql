@@ -18,8 +18,8 @@ WHERE (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_i
     AND (%(target)s::text IS NULL OR d.target = %(target)s)
     AND (%(verdict)s::mandate.verdict IS NULL OR v.verdict = %(verdict)s)
     AND (%(scope_keys)s::text[] IS NULL OR v.verdict_id IS NOT NULL)
-    AND (%(since)s::timestamptz IS NULL OR d.timestamp >= %(since)s)
-    AND (%(until)s::timestamptz IS NULL OR d.timestamp < %(until)s)
+    AND (%(since)s::timestamptz IS NULL OR d.received_at >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR d.received_at < %(until)s)
     AND (%(after_1)s::text IS NULL
         OR (d.received_at, d.decision_id, d.organization_id) < (%(after_1)s::text::timestamptz, split_part(%(after_2)s::text, ' ', 1)::uuid,
             COALESCE(NULLIF(split_part(%(after_2)s::text, ' ', 2), ''), %(nobody)s)::uuid))

@@ -1,5 +1,6 @@
--- A page of one decision's timeline, in the order in which it happened.
-SELECT t.timestamp::text AS position_1, t.entry_id::text AS position_2,
+-- A page of one decision's timeline, in the order in which the server received it: the time that an outcome tells is its
+-- caller's. What was recorded at one moment is in the order of its own times.
+SELECT t.created_at::text AS position_1, t.timestamp || ' ' || t.entry_id AS position_2,
     json_build_object(
         'entry_id', t.entry_id, 'organization_id', t.organization_id, 'domain', t.domain,
         'decision_id', t.decision_id, 'intent', t.intent, 'stage', t.stage, 'actor', t.actor,
@@ -11,6 +12,7 @@ FROM entry t
 WHERE t.decision_id = %(decision_id)s::uuid
     AND (%(organization_id)s::uuid IS NULL OR t.organization_id = %(organization_id)s)
     AND (%(after_1)s::text IS NULL
-        OR (t.timestamp, t.entry_id) > (%(after_1)s::text::timestamptz, %(after_2)s::text::uuid))
-ORDER BY t.timestamp, t.entry_id
+        OR (t.created_at, t.timestamp, t.entry_id) > (%(after_1)s::text::timestamptz,
+            left(%(after_2)s::text, -37)::timestamptz, right(%(after_2)s::text, 36)::uuid))
+ORDER BY t.created_at, t.timestamp, t.entry_id
 LIMIT %(limit)s

@@ -26,7 +26,8 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(principal_domains)s::text[] IS NULL OR n.name = ANY (%(principal_domains)s::text[]))
 ), entry AS NOT MATERIALIZED (
     SELECT t.entry_id, t.organization_id, n.name AS domain, t.decision_id, t.intent, t.stage, t.actor, t.target,
-        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp
+        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp,
+        t.created_at
     FROM mandate.audit_timeline_entries t
     LEFT JOIN mandate.domains n ON n.domain_id = t.domain_id
     WHERE (%(principal_organization)s::uuid IS NULL OR (t.organization_id = %(principal_organization)s::uuid

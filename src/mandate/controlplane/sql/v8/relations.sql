@@ -32,7 +32,8 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(principal_domains)s::text[] IS NULL OR v.domain = ANY (%(principal_domains)s::text[]))
 ), entry AS NOT MATERIALIZED (
     SELECT t.entry_id, t.organization_id, t.domain, t.decision_id, t.intent, t.stage, t.actor, t.target,
-        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp
+        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp,
+        t.created_at
     FROM mandate.audit_timeline_entries t
     LEFT JOIN mandate.domains version_8
         ON version_8.organization_id = t.organization_id AND version_8.domain = t.domain

@@ -38,7 +38,8 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(principal_domains)s::text[] IS NULL OR v.domain = ANY (%(principal_domains)s::text[]))
 ), entry AS NOT MATERIALIZED (
     SELECT t.entry_id, t.organization_id, t.domain, t.decision_id, t.intent, t.stage, t.actor, t.target,
-        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp
+        t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp,
+        t.created_at
     FROM mandate.audit_timeline_entries t
     JOIN mandate.organizations o ON o.organization_id = t.organization_id
     LEFT JOIN mandate.spec_events version_9
