@@ -40,6 +40,7 @@ TYPES = {
     "aclitem": ("'postgres=r/postgres'", "'postgres=w/postgres'"),
 }
 MAKE = b"""
+CREATE SCHEMA stored;
 CREATE TYPE mood AS ENUM ('glad', 'sad');
 CREATE DOMAIN slug AS text;
 CREATE DOMAIN temper AS mood;
@@ -62,12 +63,14 @@ def test_values_that_differ_in_a_byte_have_different_hashes(
 ) -> None:
     with connect(database("empty", server=any_postgres)) as session:
         session.execute(MAKE)
+        row_hash.make(session, "stored")
         for type_, (one, other) in TYPES.items():
-            hashes = [
-                _hash(session, {"v": type_}, f"SELECT {value}::{type_} AS v")
-                for value in (one, other, "NULL")
-            ]
-            assert len(set(hashes)) == 3, type_
+            for stored in (None, "stored"):
+                hashes = [
+                    _hash(session, {"v": type_}, f"SELECT {value}::{type_} AS v", stored)
+                    for value in (one, other, "NULL")
+                ]
+                assert len(set(hashes)) == 3, (type_, stored)
 
 
 def test_values_that_change_places_show(database: DatabaseFactory) -> None:
@@ -81,10 +84,18 @@ def test_values_that_change_places_show(database: DatabaseFactory) -> None:
             assert _hash(session, columns, rows.format(after)) != there, after
 
 
+def test_who_is_no_superuser_does_without_the_functions(database: DatabaseFactory) -> None:
+    with connect(database("empty")) as session, session.transaction():
+        session.execute("CREATE SCHEMA stored; GRANT ALL ON SCHEMA stored TO pg_monitor; SET ROLE pg_monitor")
+        row_hash.make(session, "stored")
+        plain = _hash(session, {"v": "jsonb"}, "SELECT '1'::jsonb AS v")
+        assert _hash(session, {"v": "jsonb"}, "SELECT '1'::jsonb AS v", "stored") == plain
+
+
 def test_a_row_without_columns_is_a_row(database: DatabaseFactory) -> None:
     with connect(database("empty")) as session:
         assert _hash(session, {}, "SELECT FROM generate_series(1, 3)").startswith("3:")
 
 
-def _hash(session: Session, columns: dict[str, str], query: str) -> str:
-    return str(fingerprint_hashed(session, Verbatim(query), row_hash.expression(session, columns)))
+def _hash(session: Session, columns: dict[str, str], query: str, stored: str | None = None) -> str:
+    return str(fingerprint_hashed(session, Verbatim(query), row_hash.expression(session, columns, stored)))

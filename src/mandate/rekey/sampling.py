@@ -82,6 +82,7 @@ def _prepare(session: Session, graph: Graph, kept: Catalogue) -> None:
                 maps.map_table(graph, change), maps.current(graph, change, typed=True)
             )
         )
+    row_hash.make(session, graph.spec.work_schema)
     shadow.create_schemas(session, graph, kept)
     for table in graph.tables:
         shadow.create_table(session, graph, kept, table)
@@ -96,7 +97,7 @@ def _sample(session: Session, graph: Graph, kept: Catalogue, table: NewTable, se
     rows, copied, took = _copy(session, graph, table, blocks, max(_LEAST_SECONDS, seconds))
     heap, toast = _sizes(session, graph, table)
     indexes, finish, statistics = _build(session, graph, kept, table)
-    hashed = row_hash.expression(session, FORWARD.destination_types(table))
+    hashed = row_hash.expression(session, FORWARD.destination_types(table), graph.spec.work_schema)
     started = time.monotonic()
     fingerprint_hashed(session, sql.SQL("SELECT * FROM {}").format(FORWARD.destination(graph, table)), hashed)
     hashing = time.monotonic() - started

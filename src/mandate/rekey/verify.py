@@ -57,6 +57,7 @@ def run(
     wrong: list[str] = []
     with ExitStack() as stack:
         sessions = [stack.enter_context(connect()) for _ in range(max(1, jobs))]
+        row_hash.make(sessions[0], graph.spec.work_schema)
         total = 2 * sum(max(1, table.old.blocks) for table in graph.tables)
         task = stack.enter_context(reporter.task("verify", total=total, unit="blocks"))
         done = 0.0
@@ -112,10 +113,12 @@ def _pending(session: Session, graph: Graph, direction: Direction, table: NewTab
 
 
 def _compared(sessions: Sequence[Session], sides: _Sides) -> tuple[Proof, list[str]]:
-    hashed = row_hash.expression(sessions[0], sides.columns)
-    source, destination = _measured(
-        sessions, [sides.source_parts(sessions[0]), sides.destination_parts(sessions[0])], hashed
-    )
+    both = [sides.source_parts(sessions[0]), sides.destination_parts(sessions[0])]
+    for stored in (sides.graph.spec.work_schema, None):
+        hashed = row_hash.expression(sessions[0], sides.columns, stored)
+        source, destination = _measured(sessions, both, hashed)
+        if source == destination:
+            break
     proof = Proof(
         str(sides.table),
         destination.rows,

@@ -1,7 +1,7 @@
 -- How the values of types (their names as text) can be hashed so that different values have different hashes:
 -- exactly: by the type itself, whose equal values are the same bytes, as part of a row, or by function(value, seed)
 -- where this server has one; text: likewise, once compared byte by byte; send: by what this function returns, which
--- sends a value in binary; sendable: likewise, as part of a row, with what it is made of.
+-- sends a value in binary; sendable: likewise, as part of a row, with what it is made of. type: its plain name.
 WITH RECURSIVE given AS (
     SELECT place, name::regtype::oid AS oid FROM unnest(%s::text[]) WITH ORDINALITY AS given (name, place)
 ), made_of (place, oid) AS (
@@ -17,7 +17,8 @@ WITH RECURSIVE given AS (
                   WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
     ) AS part (oid)
 )
-SELECT max(CASE
+SELECT max(given.oid::regtype::text) AS type,
+       max(CASE
            WHEN t.typtype = 'e' THEN 'hashenumextended'
            ELSE (SELECT p.proname FROM pg_catalog.pg_amproc AS f
                  JOIN pg_catalog.pg_opclass AS c ON c.opcfamily = f.amprocfamily AND c.opcintype = f.amproclefttype
