@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 from psycopg import sql
 from tests.sqlfiles import psql
@@ -90,7 +91,9 @@ def swap(session: Session, graph: Graph, direction: Direction = FORWARD) -> None
         for statement in objects.to_lock(session, graph):
             session.execute(statement)
         move(session, graph, direction)
-    for statement in objects.after_cutover(session, graph, direction):
+    for statement in chain(*objects.proofs_after(session, graph, direction)):
+        session.execute(statement)
+    for statement in objects.refreshed_after(session, graph):
         session.execute(statement)
 
 

@@ -186,6 +186,7 @@ def test_work_that_somebody_else_cancels_is_not_done_again(target: Target) -> No
         timer = threading.Timer(0.2, lambda: other.execute("SELECT pg_cancel_backend(%s)", (session.pid,)))
         with pytest.raises(DatabaseError, match="canceling statement"):
             watch.retried([session], work)
+        timer.join()
 
 
 def test_who_never_lets_it_work_is_named_in_the_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,7 +222,7 @@ def test_a_run_that_died_right_after_its_swap_is_finished_by_the_next_command(
     create(target, SHOP)
     engine = change(target, TO_BIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr("mandate.rekey.objects.after_cutover", crash)
+        patch.setattr("mandate.rekey.objects.proofs_after", crash)
         with pytest.raises(Crash):
             engine.run()
     with pytest.raises(NeedsPerson, match="swapped already"):
@@ -231,7 +231,7 @@ def test_a_run_that_died_right_after_its_swap_is_finished_by_the_next_command(
         assert proven(session)
         before = rows(session)
     with monkeypatch.context() as patch:
-        patch.setattr("mandate.rekey.objects.after_cutover", crash)
+        patch.setattr("mandate.rekey.objects.proofs_after", crash)
         with pytest.raises(Crash):
             engine.rollback()
     engine.run()

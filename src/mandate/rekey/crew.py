@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter, Silent
 from mandate.progress import Task as ProgressTask
+
+T = TypeVar("T")
 
 _OFFLINE_KILOBYTES = 256 << 10
 _OFFLINE_TOTAL_KILOBYTES = 2048 << 10
@@ -85,6 +88,31 @@ class _Crew:
         return float(sum(under_way[row["pid"]] * row["part"] for row in rows))
 
 
+def spread(sessions: Sequence[Session], works: Sequence[Callable[[Session], T]]) -> list[T]:
+    """What each of `works` returns, with one of the sessions, as many at a time as there are.
+
+    Raises the first error; then no statement is running any more.
+    """
+    idle: SimpleQueue[Session] = SimpleQueue()
+    for session in sessions:
+        idle.put(session)
+
+    def one(work: Callable[[Session], T]) -> T:
+        session = idle.get()
+        try:
+            return work(session)
+        finally:
+            idle.put(session)
+
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        futures = [pool.submit(one, work) for work in works]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            _stop(pool, futures, sessions)
+            raise
+
+
 def run(
     sessions: Sequence[Session],
     tasks: Sequence[Task],
@@ -140,7 +168,7 @@ def _run_stage(crew: _Crew, stage: Sequence[Task], progress: ProgressTask, done:
     return done
 
 
-def _stop(pool: ThreadPoolExecutor, running: dict[Future[None], Task], sessions: Sequence[Session]) -> None:
+def _stop(pool: ThreadPoolExecutor, running: Iterable[Future[T]], sessions: Sequence[Session]) -> None:
     """Cancel what runs until nothing does: a cancellation between two statements hits neither."""
     pool.shutdown(wait=False, cancel_futures=True)
     # A future that was cancelled before it began never counts as done.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from mandate.errors import CheckFailed, DiskFull, NeedsPerson, NotEnoughSpace, UsageError
-from mandate.postgres.connection import Session, Target, connect
+from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Reporter
 from mandate.rekey import (
     build,
@@ -305,7 +305,13 @@ class Engine:
 
     def _after(self, session: Session, graph: Graph, direction: Direction) -> None:
         """What follows a swap outside its transaction: proofs of foreign keys, refreshed views."""
-        for statement in objects.after_cutover(session, graph, direction):
+        proofs = objects.proofs_after(session, graph, direction)
+        with self._sessions() as sessions:
+            crew.spread(sessions, [partial(self._each, statements=each) for each in proofs])
+        self._each(session, objects.refreshed_after(session, graph))
+
+    def _each(self, session: Session, statements: Sequence[sql.Composed]) -> None:
+        for statement in statements:
             yielding.retried(self.watch, [session], partial(session.execute, statement))
 
     def _finish_swap(self, session: Session, change: journal.Change) -> None:

@@ -309,11 +309,13 @@ def arrive(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> Iterato
         yield from comment(graph, key, None)
 
 
-def to_validate(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> Iterator[sql.Composed]:
-    """After the cutover: those that were added anew."""
+def to_validate(graph: Graph, kept: Catalogue, keys: Sequence[ForeignKey]) -> list[list[sql.Composed]]:
+    """After the cutover: those that were added anew, by table, for each proof locks it against the others."""
+    found: dict[int, list[sql.Composed]] = {}
     for key in keys:
         if key.valid and key.enforced and not (is_built(kept, key) and is_lenient(key)):
-            yield validate(graph, key, None)
+            found.setdefault(key.child, []).append(validate(graph, key, None))
+    return list(found.values())
 
 
 def outside(graph: Graph, kept: Catalogue) -> tuple[list[sql.Identifier], list[sql.Identifier]]:

@@ -78,12 +78,16 @@ def at_cutover(session: Session, graph: Graph, direction: Direction) -> list[sql
     return list(_Swap(graph, catalogue.read(session, graph), direction).statements())
 
 
-def after_cutover(session: Session, graph: Graph, direction: Direction) -> list[sql.Composed]:
-    """Statements for after it, each by itself: proofs of foreign keys, refreshed views. Safe to repeat."""
+def proofs_after(session: Session, graph: Graph, direction: Direction) -> list[list[sql.Composed]]:
+    """Proofs of foreign keys for after the cutover, by table; each statement by itself. Safe to repeat."""
     kept = catalogue.read(session, graph)
-    swap = _Swap(graph, kept, direction)
-    made = list(foreign_keys.to_validate(graph, kept, swap.arriving_keys))
-    for view in kept.views:
+    return foreign_keys.to_validate(graph, kept, _Swap(graph, kept, direction).arriving_keys)
+
+
+def refreshed_after(session: Session, graph: Graph) -> list[sql.Composed]:
+    """Statements that fill views after the cutover, each by itself. Safe to repeat."""
+    made: list[sql.Composed] = []
+    for view in catalogue.read(session, graph).views:
         if view.materialized and view.populated:
             unique = _has_unique_index(session, view.schema, view.name)
             made += views.refresh(sql.Identifier(view.schema, view.name), concurrently=unique)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
+from itertools import islice
 
 from mandate.errors import MigrationFailed, VerificationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter
-from mandate.rekey import catch_up, json_keys, references, row_hash, yielding
+from mandate.rekey import catch_up, crew, json_keys, references, row_hash, yielding
 from mandate.rekey.direction import Direction, equal, qualified, settle
 from mandate.rekey.fingerprint import Fingerprint, canonical, fingerprint_hashed, one_snapshot
 from mandate.rekey.model import Graph, NewTable
@@ -134,20 +133,11 @@ def _measured(
     sessions: Sequence[Session], sides: Sequence[Sequence[sql.Composed]], hashed: sql.Composable
 ) -> list[Fingerprint]:
     """The fingerprint of each side's queries together, as many at a time as there are sessions."""
-    idle: SimpleQueue[Session] = SimpleQueue()
-    for session in sessions:
-        idle.put(session)
-
-    def measure(query: sql.Composed) -> Fingerprint:
-        session = idle.get()
-        try:
-            return fingerprint_hashed(session, query, hashed)
-        finally:
-            idle.put(session)
-
-    with ThreadPoolExecutor(len(sessions)) as pool:
-        measured = [pool.map(measure, queries) for queries in sides]
-        return [sum(side, Fingerprint()) for side in measured]
+    works = [
+        partial(fingerprint_hashed, query=query, hashed=hashed) for queries in sides for query in queries
+    ]
+    measured = iter(crew.spread(sessions, works))
+    return [sum(islice(measured, len(queries)), Fingerprint()) for queries in sides]
 
 
 @dataclass(frozen=True)
