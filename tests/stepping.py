@@ -71,7 +71,11 @@ def add_decisions(target: Target, domain: str, count: int) -> None:
                 (verdict_id, decision_id, snapshot_id, organization_id, domain_id, verdict, timestamp)
             SELECT gen_random_uuid(), d.decision_id, s.snapshot_id, d.organization_id, d.domain_id,
                 'ALLOW', d.timestamp
-            FROM decided d, (SELECT snapshot_id FROM mandate.policy_snapshots LIMIT 1) s
+            FROM decided d
+            CROSS JOIN LATERAL (
+                SELECT p.snapshot_id FROM mandate.policy_snapshots p
+                ORDER BY p.domain_id = d.domain_id DESC LIMIT 1
+            ) s
             """,
             {"domain": domain, "count": count},
         )

@@ -89,13 +89,13 @@ def serving(target: Target, log_dir: Path) -> Iterator[str]:
             process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("kind", ["v7", "v8"])
+@pytest.mark.parametrize("kind", ["v7", "v8", "v9"])
 def test_the_real_service_passes(database: DatabaseFactory, tmp_path: Path, kind: str) -> None:
     target = database("v7")
     add_decisions(target, "finance", 4)
     add_decisions(target, "logistics", 2)
-    if kind == "v8":
-        _migrate(target)
+    for file in {"v7": (), "v8": MIGRATION_FILES[:1], "v9": MIGRATION_FILES}[kind]:
+        _migrate(target, file)
     with serving(target, tmp_path) as url:
         outcome = STEP.run(context(target, tmp_path, settings(url, tmp_path), {"stop": {"log_offsets": {}}}))
     evidence = outcome.evidence
@@ -106,9 +106,12 @@ def test_the_real_service_passes(database: DatabaseFactory, tmp_path: Path, kind
     assert outcome.warnings == ()
 
 
-def _migrate(target: Target) -> None:
+MIGRATION_FILES = ("008_rfc002_domain_identity_migration.sql", "009_tenant_keys.sql")
+
+
+def _migrate(target: Target, file: str) -> None:
     with connect(target) as session:
-        for part in read(next(MIGRATIONS.glob("008_rfc002*.sql"))):
+        for part in read(MIGRATIONS / file):
             if isinstance(part, Statement):
                 session.execute(part.sql.encode())
 

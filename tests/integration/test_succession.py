@@ -256,6 +256,22 @@ def test_under_load_each_decision_has_the_one_spec_of_its_moment(point: Point, t
         back = post(second, {**SPEC, "version": 2}, "/api/specs")
         assert (back.status, back.json["status"], back.json["version"]) == (201, "active", 2)
         assert_new(point.service, ("finance.refund", 2))
+        # Rows that somebody appends by hand are announced by nobody, and count from the next decision on.
+        append(point, "retired", "finance.refund", 2)
+        for service in (point.service, second):
+            assert post(service, decision()).problem == "no-active-spec"
+        append(point, "activated", "finance.refund", 1)
+        for service in (point.service, second):
+            assert_new(service, ("finance.refund", 1))
+
+
+def append(point: Point, event: str, spec_id: str, version: int) -> None:
+    with connect(point.target) as session:
+        session.execute(
+            "INSERT INTO mandate.spec_events (organization_id, domain, intent, stage, event, spec_id,"
+            " version) VALUES (%s, 'finance', 'issue_refund', 'pre_commit', %s, %s, %s)",
+            (SPEC["organization_id"], event, spec_id, version),
+        )
 
 
 def supersede(point: Point) -> tuple[str, int]:
@@ -273,14 +289,9 @@ def supersede(point: Point) -> tuple[str, int]:
         *("supersedes finance.refund version 2", "policies of finance.refund no longer apply"),
     ]
     assert_new(point.service, ("finance.refund-2", 1))
-    with connect(point.target) as session:
-        for spec_id, version in (("finance.refund", 1), ("finance.refund-2", 1)) * 3:
-            session.execute(
-                "INSERT INTO mandate.spec_events (organization_id, domain, intent, stage, event, spec_id,"
-                " version) VALUES (%s, 'finance', 'issue_refund', 'pre_commit', 'activated', %s, %s)",
-                (SPEC["organization_id"], spec_id, version),
-            )
-            assert_new(point.service, (spec_id, version))
+    for spec_id, version in (("finance.refund", 1), ("finance.refund-2", 1)) * 3:
+        append(point, "activated", spec_id, version)
+        assert_new(point.service, (spec_id, version))
     return "finance.refund-2", 1
 
 
