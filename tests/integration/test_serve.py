@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -360,6 +360,25 @@ def test_kept_connections_are_answered_at_once_and_in_order(v7: Target, tmp_path
             assert connection.getresponse().read()
             assert connection.sock is socket_then
         connection.close()
+
+
+def test_what_was_prepared_is_prepared_again_after_a_rollback(v7: Target) -> None:
+    """The driver deallocates everything then, what it did not prepare itself too."""
+    whose = {"mandate.organization_id": "x"}
+
+    async def ask() -> list[str]:
+        said = []
+        async with Pool(lambda: v7, application_name="mandate-serve", size=1) as pool:
+            for _ in range(8):  # the driver prepares a statement that it has seen five times
+                await pool.rows(b"SELECT %(n)s::int AS n", {"n": 1}, whose)
+            for query in (b"SELECT 1 / %(n)s::int AS n", b"SELECT %(n)s::int AS n") * 2:
+                said += [row["text"] for row in await pool.rows(b"SELECT %(text)s AS text", {"text": "fine"})]
+                with suppress(DatabaseError):
+                    await pool.rows(query, {"n": 0}, whose)
+            said += [row["text"] for row in await pool.rows(b"SELECT %(text)s AS text", {"text": "fine"})]
+        return said
+
+    assert asyncio.run(ask()) == ["fine"] * 5
 
 
 def test_the_pool_cannot_write(v7: Target) -> None:

@@ -14,14 +14,16 @@ from typing import Any, TypeGuard
 from psycopg import AsyncConnection, Error, OperationalError
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from mandate.postgres.connection import Row
 from mandate.postgres.numbered import numbered
 
+_IDLE = TransactionStatus.IDLE
+_DEALLOCATED = "26000"
 # The statement is not there any more, or was planned for tables of another shape.
-_OUTDATED = {"26000", "0A000"}
+_OUTDATED = {_DEALLOCATED, "0A000"}
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
@@ -43,15 +45,26 @@ async def fetch(connection: Connection, query: bytes, params: Mapping[str, str |
     """All rows of a statement with named placeholders. Raises psycopg's errors."""
     statement, names = numbered(query)
     values = [None if (value := params[name]) is None else value.encode() for name in names]
+    known = statement in connection.prepared
+    try:
+        return _rows(connection, await _executed(connection, statement, values))
+    except Error as error:
+        # The driver deallocates everything, ours too, when a transaction was rolled back. Nothing ran.
+        if not known or error.sqlstate != _DEALLOCATED or connection.info.transaction_status != _IDLE:
+            raise
+        connection.prepared.clear()
+    return _rows(connection, await _executed(connection, statement, values))
+
+
+async def _executed(connection: Connection, statement: bytes, values: Sequence[bytes | None]) -> PGresult:
     name = connection.prepared.get(statement) or await _prepare(connection, statement)
     connection.pgconn.send_query_prepared(name, values)
     try:
-        result = await _result(connection)
+        return await _result(connection)
     except Error as error:
         if error.sqlstate in _OUTDATED:
             del connection.prepared[statement]
         raise
-    return _rows(connection, result)
 
 
 async def _prepare(connection: Connection, statement: bytes) -> bytes:
