@@ -13,6 +13,7 @@ from tests.stubborn import StubbornWriter, stubborn
 from mandate.postgres import embedded
 from mandate.postgres.connection import Target, connect
 from mandate.postgres.embedded import EmbeddedServer
+from mandate.rekey import journal
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +35,8 @@ BACK = (
     ('SET SCHEMA "mandate_new_shop"', 1),
     ("DROP SCHEMA", 1),
 )
+# The swap is committed, but need not be on the disk.
+FLUSH = ("pg_logical_emit_message", 1)
 END = (("pg_export_snapshot", 2), ("DROP SCHEMA", 3))
 
 
@@ -52,6 +55,16 @@ def crash(server: EmbeddedServer) -> None:
     embedded.start(server.data_dir, port=server.port)
 
 
+def there_or_not(target: Target, command: str, status: str) -> None:
+    """A swap that the disk may not have known when the server stopped is there as a whole, or made now."""
+    with connect(target) as session:
+        swapped = session.value("SELECT to_regclass('mandate_pre_shop.orders') IS NOT NULL")
+        assert swapped == (journal.status(session, "shop") == "swapped")
+        there = journal.status(session, "shop") == status
+    if not there:
+        finished(target, command)
+
+
 def check(target: Target, writers: list[StubbornWriter]) -> None:
     with connect(target) as session:
         for writer in writers:
@@ -66,11 +79,15 @@ def test_stopped_at_once_in_every_phase_it_goes_on_and_no_acknowledged_write_is_
         with stubborn(target) as writers:
             for word, count in FORWARD if _ALL else FORWARD[1::4]:
                 stopped(server, target, "run", word, count)
-            finished(target, "run")
+            stopped(server, target, "run", *FLUSH)
+            there_or_not(target, "run", "swapped")
             # The reverse window: nothing runs but the clients.
             crash(server)
             for word, count in BACK if _ALL else BACK[1:]:
                 stopped(server, target, "rollback", word, count)
+            finished(target, "run")
+            stopped(server, target, "rollback", *FLUSH)
+            there_or_not(target, "rollback", "rolled back")
             finished(target, "run")
             for word, count in END if _ALL else END[1:]:
                 stopped(server, target, "finalize", word, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mandate.postgres.connection import Row, Session, sql
@@ -49,11 +49,27 @@ def install(
 
 def install_now(session: Session, graph: Graph, direction: Direction) -> None:
     """The same at once, inside the caller's transaction."""
-    if not _has_functions(session, graph, direction):
-        _create_functions(session, graph, direction)
     statements = [_create_triggers(graph, direction, each) for each in _incomplete(session, graph, direction)]
     if statements:
         session.execute(sql.SQL(";\n").join(statements))
+
+
+def prepare(session: Session, graph: Graph, direction: Direction) -> None:
+    """Make the functions that `triggers` need, where one is missing."""
+    if not _has_functions(session, graph, direction):
+        _create_functions(session, graph, direction)
+
+
+def triggers(graph: Graph, direction: Direction) -> Iterator[sql.Composed]:
+    """Statements that put the triggers on all sources; their functions must be there."""
+    for table in graph.tables:
+        yield _create_triggers(graph, direction, table)
+
+
+def without_triggers(graph: Graph, direction: Direction) -> Iterator[sql.Composed]:
+    """Statements that take the triggers off all sources."""
+    for table in graph.tables:
+        yield _drop_triggers(graph, direction, table)
 
 
 def remove(session: Session, graph: Graph, direction: Direction, reporter: Reporter | None = None) -> None:

@@ -24,12 +24,14 @@ from mandate.errors import (
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter
 from mandate.rekey import capture, catch_up, locking, objects, snapshots, yielding
-from mandate.rekey.direction import Direction
+from mandate.rekey.direction import BACK, Direction
 from mandate.rekey.model import Graph
 
 # A statement that ran too long, and a session that the server ended because nothing came from it.
 _OUT_OF_TIME = ("57014", "25P03")
 _DEADLOCK = "40P01"
+# A transaction's number that was not given to one yet.
+_IN_THE_FUTURE = "22023"
 _PASSING_AT_ONCE = 100
 # Most transactions come and go in less.
 _LONG_SECONDS = 1.0
@@ -64,12 +66,14 @@ class Swap:
     """One swap. `also` runs inside the transaction (a row of the journal, of migration_log).
 
     `before` runs on the session of each attempt before its transaction, `first` in it before it locks.
+    `happened` says afterwards whether the transaction is there, by what `also` wrote.
     """
 
     graph: Graph
     direction: Direction
     connect: Callable[[], Session]
     options: Options
+    happened: Callable[[Session], bool]
     also: Sequence[Work] = ()
     before: Sequence[Work] = ()
     first: Sequence[Work] = ()
@@ -132,6 +136,7 @@ def _try(swap: Swap, snapshot_seconds: float) -> float:
         for work in swap.before:
             work(session)
         snapshots.prepare(session, swap.graph)
+        capture.prepare(session, swap.graph, BACK)
         prepared = _Prepared.of(swap, session)
         if (left := _reduce_backlog(swap, session)) > swap.options.hopeless_backlog:
             raise _NotNow(f"clients write faster than rows are caught up: {left} wait")
@@ -218,25 +223,36 @@ def _attempt(swap: Swap, prepared: _Prepared, session: Session, snapshot_seconds
         with locking.cut_off(session, swap.options.deadline_seconds), session.transaction():
             xid = session.value("SELECT pg_current_xact_id()::text")
             locking.yield_in_deadlocks(session)
+            # The disk is waited for once clients can work again. Whatever they commit comes after this.
+            session.execute("SET LOCAL synchronous_commit = off")
             for work in swap.first:
                 work(session)
+            steps = _steps(swap, prepared, session, xid)
             for statement in prepared.locks:
                 clock.limit(session, prepared.patience_seconds)
                 session.execute(statement)
             locked = time.monotonic()
             _require_no_snapshot(session, snapshot_seconds)
-            for step in _steps(swap, prepared, xid):
+            for step in steps:
                 clock.limit(session)
                 step(session)
             clock.limit(session)
+        blocked = time.monotonic() - locked
+        _flush(session)
     except DatabaseUnavailable as error:
         if xid is None or not _committed(swap, xid, error):
             raise _ConnectionLost(f"the connection was lost: {error.message}") from error
+        blocked = time.monotonic() - locked
     except DatabaseError as error:
         if error.sqlstate in _OUT_OF_TIME:
             raise _TooLate(f"not done within {swap.options.deadline_seconds:g} s") from error
         raise
-    return time.monotonic() - locked
+    return blocked
+
+
+def _flush(session: Session) -> None:
+    """Return when all that is committed is on the disk, and on standbys that commits wait for."""
+    session.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'mandate', 'swapped')")
 
 
 class _Clock:
@@ -263,15 +279,27 @@ class _Clock:
         )
 
 
-def _steps(swap: Swap, prepared: _Prepared, xid: str) -> list[Work]:
+def _steps(swap: Swap, prepared: _Prepared, session: Session, xid: str) -> list[Work]:
+    """What is done under the locks. Its text is made before them."""
     graph, direction = swap.graph, swap.direction
-    statements = [*_moves(swap), *prepared.also_move, *snapshots.guards(graph, xid)]
-    return [
-        lambda session: _drain(swap, session),
-        lambda session: capture.remove(session, graph, direction),
-        lambda session: _execute(session, statements),
+    exchange = _together(
+        session,
+        [
+            *capture.without_triggers(graph, direction),
+            *_moves(swap),
+            *prepared.also_move,
+            *snapshots.guards(graph, xid),
+        ],
+    )
+    steps: list[Work] = [
+        lambda inside: _drain(swap, inside),
+        lambda inside: inside.execute(exchange),
         *swap.also,
     ]
+    if direction.forward:
+        back = _together(session, list(capture.triggers(graph, BACK)))
+        steps.append(lambda inside: inside.execute(back))
+    return steps
 
 
 def _drain(swap: Swap, session: Session) -> None:
@@ -299,9 +327,9 @@ def _set_schema(schema: str, name: str, to: str) -> sql.Composed:
     return sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(sql.Identifier(schema, name), sql.Identifier(to))
 
 
-def _execute(session: Session, statements: Sequence[sql.Composed]) -> None:
+def _together(session: Session, statements: Sequence[sql.Composed]) -> bytes:
     """All at once: each answer to wait for would be time for which clients wait, too."""
-    session.execute(sql.SQL(";\n").join(statements))
+    return sql.SQL(";\n").join(statements).as_bytes(session.connection)
 
 
 def _held_by(swap: Swap, prepared: _Prepared, session: Session) -> str:
@@ -316,9 +344,8 @@ def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
     deadline = time.monotonic() + swap.options.outcome_seconds
     while True:
         with suppress(DatabaseError), swap.connect() as session:
-            status = session.value("SELECT pg_xact_status(%s::text::xid8)", (xid,))
-            if status in ("committed", "aborted"):
-                return bool(status == "committed")
+            if not _in_progress(session, xid):
+                return swap.happened(session)
         if time.monotonic() > deadline:
             break
         time.sleep(_ASK_AGAIN_SECONDS)
@@ -327,3 +354,13 @@ def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
         hint="run the same command again when the server is back: it looks at what is there",
         xid=xid,
     ) from error
+
+
+def _in_progress(session: Session, xid: str) -> bool:
+    """A server that has crashed may know nothing of it, and give its number to another transaction."""
+    try:
+        return bool(session.value("SELECT pg_xact_status(%s::text::xid8) = 'in progress'", (xid,)))
+    except DatabaseError as error:
+        if error.sqlstate != _IN_THE_FUTURE:
+            raise
+        return False

@@ -341,10 +341,16 @@ class Engine:
         before = hooks.before_swap if direction.forward else hooks.before_swap_back
         first = hooks.before_locks if direction.forward else ()
         also = [record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
-        if direction.forward:
-            also.append(lambda inside: capture.install_now(inside, graph, BACK))
         swap = cutover.Swap(
-            graph, direction, self.session, self.options.swap, also, before, first, self.watch
+            graph,
+            direction,
+            self.session,
+            self.options.swap,
+            lambda after: journal.status(after, self.name) == status,
+            also,
+            before,
+            first,
+            self.watch,
         )
 
         def between(why: str | None) -> None:

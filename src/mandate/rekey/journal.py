@@ -84,6 +84,12 @@ def load(session: Session, name: str) -> Change | None:
     return Change(**row) if row else None
 
 
+def status(session: Session, name: str) -> str | None:
+    """Of the newest change of that name."""
+    change = load(session, name)
+    return change.status if change else None
+
+
 def begin(session: Session, spec: Spec) -> Change:
     """The change to work on: the one that is under way, else a new one.
 
