@@ -180,18 +180,22 @@ def is_hopeless(error: DatabaseError) -> bool:
     return isinstance(error, DatabaseUnavailable | DiskFull) or error.sqlstate == "57014"
 
 
-_WITHOUT_NULLS = Columns._fields[:-1]
+_PLAIN = Columns._fields.index("body")  # the columns before it: short texts, none of them null
+_BETWEEN = "\1"  # two JSON texts, which have no such character in them
 
 
 def parameters(recordings: Sequence[Recording], *, whole: bool = True) -> dict[str, str]:
     """The arrays of record.sql: a row for each recording, for each kind of them, and for what judged them."""
     kinds: dict[Kind, int] = {}
     kind = [str(kinds.setdefault(each.kind, len(kinds) + 1)) for each in recordings]
-    rows = arrays.columns([each.columns[:-1] for each in recordings])
+    rows = [each.columns for each in recordings]
+    plain = zip(Columns._fields[:_PLAIN], arrays.columns([row[:_PLAIN] for row in rows]), strict=True)
     return {
         **_shared(tuple(kinds)),
-        **dict(zip(_WITHOUT_NULLS, rows, strict=True)),
-        "recorded": arrays.literal([each.columns.recorded for each in recordings]),
+        **dict(plain),
+        "body": _BETWEEN.join([row.body for row in rows]),
+        "details": _BETWEEN.join([row.details for row in rows]),
+        "recorded": arrays.literal([each.recorded for each in recordings]),
         "kind": arrays.literal(kind),
         "whole": "true" if whole else "false",
     }

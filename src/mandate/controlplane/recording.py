@@ -47,7 +47,6 @@ class Columns(NamedTuple):
     decision_id: str
     actor: str
     target: str
-    body: str
     timestamp: str
     received: str
     verdict_id: str
@@ -57,8 +56,8 @@ class Columns(NamedTuple):
     summary: str
     recorded_id: str
     issued_id: str
+    body: str
     details: str
-    recorded: str | None
 
 
 @dataclass(slots=True)
@@ -71,6 +70,7 @@ class Recording:
     explanation: str
     kind: Kind
     columns: Columns
+    recorded: str | None  # details of the first entry of the timeline, where they are not the usual ones
 
 
 def place(posted: Posted) -> Key:
@@ -96,8 +96,9 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
     plain = posted.complete and posted.text is None and posted.traceparent is None and not populated
     recorded = None if plain else _json(_recorded(posted, populated))
     details = _json(_details(entry, found, explanation))
-    columns = _columns(posted, found, issued, details, recorded)
-    return Recording(posted, entry, found, explanation, _kind(posted, entry, judge, found.scope), columns)
+    kind = _kind(posted, entry, judge, found.scope)
+    columns = _columns(posted, found, issued, details)
+    return Recording(posted, entry, found, explanation, kind, columns, recorded)
 
 
 def _kind(posted: Posted, entry: Entry, judge: Judge | None, scope: Scope | None) -> Kind:
@@ -112,16 +113,13 @@ def _kind(posted: Posted, entry: Entry, judge: Judge | None, scope: Scope | None
     )
 
 
-def _columns(
-    posted: Posted, found: Evaluation, issued: datetime, details: str, recorded: str | None
-) -> Columns:
+def _columns(posted: Posted, found: Evaluation, issued: datetime, details: str) -> Columns:
     verdict_id, recorded_id, issued_id = _identifiers()
     received = posted.received.isoformat()
     return Columns(
         posted.decision_id,
         posted.actor,
         posted.target,
-        posted.body,
         posted.timestamp.isoformat() if posted.timestamp else received,
         received,
         verdict_id,
@@ -131,8 +129,8 @@ def _columns(
         _summary(found),
         recorded_id,
         issued_id,
+        posted.body,
         details,
-        recorded,
     )
 
 

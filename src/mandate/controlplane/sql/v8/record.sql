@@ -1,11 +1,12 @@
 -- Writes decisions with their verdicts and timeline entries, all of them or none, and says what became of each.
 -- What decisions have in common comes once: `kind` is a place in the arrays k_..., `k_entry` one in e_..., which say
--- what they were judged by. A decision whose domain has a newer snapshot, another scope or another active spec than that
--- is not written (fresh is false); one whose decision_id is there already is not written either (written is false).
--- With whole, the evidence is given back as it is recorded.
+-- what they were judged by. A decision whose domain has a newer snapshot, another scope or another active spec than
+-- that is not written (fresh is false); one whose decision_id is there already is not written either (written is
+-- false). With whole, the evidence is given back as it is recorded.
 WITH given AS MATERIALIZED (
-    SELECT g.*, COALESCE(NULLIF(g.body -> 'context', 'null'), '{}') AS context,
-        COALESCE(NULLIF(g.body -> 'scope', 'null'), '{}') AS scope, (ARRAY(
+    SELECT g.place, g.kind, g.decision_id, g.actor, g.target, g.body::jsonb AS body, g.timestamp, g.received,
+        g.verdict_id, g.verdict, g.matched, g.issued, g.summary, g.recorded_id, g.recorded, g.issued_id,
+        g.details::jsonb AS details, (ARRAY(
             SELECT e.snapshot_id IS NOT DISTINCT FROM (
                 SELECT p.snapshot_id FROM mandate.policy_snapshots p
                 WHERE p.organization_id = e.organization_id AND p.domain = e.domain
@@ -27,20 +28,23 @@ WITH given AS MATERIALIZED (
             ORDER BY e.place
         ))[(%(k_entry)s::int[])[g.kind]] AS fresh
     FROM unnest(
-        %(kind)s::int[], %(decision_id)s::uuid[], %(actor)s::text[], %(target)s::text[], %(body)s::jsonb[],
+        %(kind)s::int[], %(decision_id)s::uuid[], %(actor)s::text[], %(target)s::text[],
         %(timestamp)s::timestamptz[], %(received)s::timestamptz[], %(verdict_id)s::uuid[],
         %(verdict)s::mandate.verdict[], %(matched)s::text[], %(issued)s::timestamptz[], %(summary)s::text[],
-        %(recorded_id)s::uuid[], %(recorded)s::jsonb[], %(issued_id)s::uuid[], %(details)s::jsonb[]
+        %(recorded_id)s::uuid[], %(recorded)s::jsonb[], %(issued_id)s::uuid[],
+        -- JSON has no such character in it, and nothing has to be escaped.
+        string_to_array(%(body)s, E'\x01'), string_to_array(%(details)s, E'\x01')
     ) WITH ORDINALITY AS g (
-        kind, decision_id, actor, target, body, timestamp, received, verdict_id, verdict, matched, issued, summary,
-        recorded_id, recorded, issued_id, details, place
+        kind, decision_id, actor, target, timestamp, received, verdict_id, verdict, matched, issued, summary,
+        recorded_id, recorded, issued_id, body, details, place
     )
 ), decided AS (
     INSERT INTO mandate.decision_events AS d
         (decision_id, intent, stage, actor, target, context, scope, timestamp, created_at, organization_id,
         domain, spec_id, spec_version)
-    SELECT decision_id, (%(k_intent)s::text[])[kind], (%(k_stage)s::mandate.stage[])[kind], actor, target, context,
-        scope, timestamp, received, (%(k_organization_id)s::uuid[])[kind], (%(k_domain)s::text[])[kind],
+    SELECT decision_id, (%(k_intent)s::text[])[kind], (%(k_stage)s::mandate.stage[])[kind], actor, target,
+        COALESCE(NULLIF(body -> 'context', 'null'), '{}'), COALESCE(NULLIF(body -> 'scope', 'null'), '{}'),
+        timestamp, received, (%(k_organization_id)s::uuid[])[kind], (%(k_domain)s::text[])[kind],
         (%(k_spec_id)s::text[])[kind], (%(k_spec_version)s::int[])[kind]
     FROM given
     WHERE fresh
@@ -76,8 +80,8 @@ WITH given AS MATERIALIZED (
     WHERE decision_id = ANY (ARRAY(SELECT decision_id FROM decided))
 )
 SELECT g.place, g.fresh, g.decision_id = ANY (ARRAY(SELECT decision_id FROM decided)) AS written,
-    CASE WHEN %(whole)s::boolean THEN g.context::text END AS context,
-    CASE WHEN %(whole)s::boolean THEN g.scope::text END AS scope
+    CASE WHEN %(whole)s::boolean THEN COALESCE(NULLIF(body -> 'context', 'null'), '{}')::text END AS context,
+    CASE WHEN %(whole)s::boolean THEN COALESCE(NULLIF(body -> 'scope', 'null'), '{}')::text END AS scope
 FROM given g
 -- Only version 8 has this table: PostgreSQL itself refuses the statement where the schema is another one.
 WHERE NOT EXISTS (SELECT FROM mandate.identity_map WHERE false)
