@@ -137,6 +137,8 @@ class Pool:
         with translated():
             async with self._pool.connection() as connection:
                 try:
+                    if self._writing:
+                        await connection.use()
                     return await _fetch(connection, query, params, said)
                 except OperationalError as error:
                     lost = isinstance(translate(error), DatabaseUnavailable)

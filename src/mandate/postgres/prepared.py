@@ -27,13 +27,25 @@ _OUTDATED = {_DEALLOCATED, "0A000"}
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
+# After so many statements on a connection, ever more rarely, everything is planned anew: what was planned for
+# tables that were empty - foreign keys too, which no statement names - may have taken the wrong index.
+_PLANNED_ANEW = frozenset(8**power for power in range(1, 20))
+
+
 class Connection(AsyncConnection[Row]):
-    """A connection that remembers what was prepared on it."""
+    """A connection that remembers what was prepared on it, and how often it was used for that."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.prepared: dict[bytes, bytes] = {}
         self.prepared_ever = 0
+        self.used = 0
+
+    async def use(self) -> None:
+        """Count a statement that is planned once for all its executions."""
+        self.used += 1
+        if self.used in _PLANNED_ANEW:
+            await self.execute(b"DISCARD PLANS")
 
 
 def are_texts(params: object) -> TypeGuard[Mapping[str, str | None]]:
