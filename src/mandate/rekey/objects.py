@@ -7,7 +7,7 @@ can do after; the side that was moved away can be kept in step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,8 @@ from mandate.rekey.catalogue import Attribute, Catalogue, ForeignKey, OwnedSeque
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph, NewColumn, NewTable
 
+# So many answers may be waited for one by one.
+_FEW = 20
 _ENABLE = {
     "O": "ENABLE TRIGGER",
     "D": "DISABLE TRIGGER",
@@ -35,7 +37,18 @@ def to_lock(session: Session, graph: Graph) -> list[sql.Composed]:
     kept = catalogue.read(session, graph)
     tables = _tables_to_lock(graph, kept)
     locks = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables))
-    return [*views.lock(kept), locks, *_lock_sequences(graph, kept)]
+    numbers = list(_lock_sequences(graph, kept))
+    return [*_at_once(list(views.lock(kept))), locks, *_at_once(numbers)]
+
+
+def _at_once(statements: Sequence[sql.Composed]) -> Iterator[sql.Composed]:
+    """As one statement: a limit on its time is one on them all, and there is one answer to wait for."""
+    if len(statements) < _FEW:
+        yield from statements
+    else:
+        text = sql.SQL("; ").join(statements).as_string()
+        body = sql.SQL("BEGIN EXECUTE {}; END").format(sql.Literal(text))
+        yield sql.SQL("DO {}").format(sql.Literal(body.as_string()))
 
 
 def relations_to_lock(session: Session, graph: Graph) -> list[sql.Identifier]:

@@ -16,6 +16,13 @@ anew (oid) AS (
     CROSS JOIN LATERAL (SELECT p.proargtypes::oid[] || p.proallargtypes || p.prorettype AS types) AS t
     WHERE r.row_type = ANY (t.types) OR r.array_type = ANY (t.types)
 ),
+written AS MATERIALIZED (
+    SELECT p.oid, p.prosrc, lower(p.prosrc) AS body
+    FROM pg_proc p
+    JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
+    JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname !~ '^(pg_|information_schema$)' AND p.prosrc ~* '%%\s*type\M|\[|\marray\M|::|\mas\M'
+),
 bound (oid) AS (
     SELECT d.objid
     FROM relations r
@@ -28,15 +35,13 @@ bound (oid) AS (
     UNION
     -- table.column%%TYPE, table[], and casts to the row: looked up once in a session.
     SELECT p.oid
-    FROM relations r
+    FROM written p
+    JOIN relations r ON strpos(p.body, lower(r.relname)) > 0
     CROSS JOIN LATERAL (SELECT regexp_replace(r.relname, '([^a-zA-Z0-9_])', '\\\1', 'g') AS pattern) AS e
-    JOIN pg_proc p ON p.prosrc ~* (
+    WHERE p.prosrc ~* (
         '\m' || e.pattern || '\M"?(\s*\.\s*[^\s;,)]+?\s*%%\s*type\M|\s*(\[|array\M))'
         || '|(::|\mas\M)\s*("?[\w$]+"?\s*\.\s*)?"?' || e.pattern || '\M'
     )
-    JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
-    JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname !~ '^(pg_|information_schema$)'
 )
 SELECT
     p.oid::bigint AS oid,
