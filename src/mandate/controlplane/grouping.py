@@ -25,6 +25,7 @@ from mandate.postgres.connection import Row
 from mandate.postgres.pool import Pool
 
 LANES = 2  # statements under way at a time
+PATIENCE_SECONDS = 0.01  # that decisions wait for a statement under way before another one is begun for them
 MOST_IN_GROUP = 128
 MOST_BYTES_IN_GROUP = 4 * 1024 * 1024
 
@@ -70,6 +71,10 @@ class Groups:
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._busy = 0
+        self._starting = False
+        self._held = 0  # decisions in statements under way
+        self._sent = 0.0
+        self._patience: asyncio.TimerHandle | None = None
         self._in_flight = 0
 
     @property
@@ -82,21 +87,52 @@ class Groups:
         with what went wrong."""
         self._in_flight += 1
         self._waiting.append(_Waiting(recording, answer))
-        if self._busy < self._lanes:
-            self._busy += 1
-            task = asyncio.create_task(self._work())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        if self._busy == 0 or self._is_worth_another():
+            self._begin()
+        else:
+            self._be_patient()
+
+    def _is_worth_another(self) -> bool:
+        """Whether to write beside a statement under way: only as many decisions as that one has.
+
+        A statement costs as much as several decisions, so what arrives meanwhile had better gather.
+        """
+        return self._busy < self._lanes and not self._starting and len(self._waiting) >= self._held
+
+    def _begin(self) -> None:
+        self._busy += 1
+        self._starting = True
+        task = asyncio.create_task(self._work())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _be_patient(self) -> None:
+        if self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Write beside statements that take long, however few decisions wait for them."""
+        self._patience = None
+        if not self._waiting or self._busy >= self._lanes:
+            return
+        if asyncio.get_running_loop().time() - self._sent >= PATIENCE_SECONDS:
+            self._begin()
+        else:
+            self._be_patient()
 
     async def write(self, group: Sequence[Recording], *, whole: bool = True) -> list[Found]:
         """Write recordings of one schema version, no decision_id twice, and say what became of each.
 
         Raises DatabaseError. Without `whole` the text of a written decision is empty.
         """
-        version = group[0].entry.version
-        rows = await self._pool.rows(
-            DIALECTS[version].own["record"], parameters(group, whole=whole), _about(group)
-        )
+        return self._became(group, await self._rows(group, whole=whole))
+
+    async def _rows(self, group: Sequence[Recording], *, whole: bool = True) -> list[Row]:
+        statement = DIALECTS[group[0].entry.version].own["record"]
+        return await self._pool.rows(statement, parameters(group, whole=whole), _about(group))
+
+    def _became(self, group: Sequence[Recording], rows: Sequence[Row]) -> list[Found]:
         found: list[Found] = [_STALE] * len(group)
         for row in rows:
             found[row["place"] - 1] = _became(group[row["place"] - 1], row)
@@ -112,12 +148,25 @@ class Groups:
             self._metrics.verdict(verdict, stage, count)
 
     async def _work(self) -> None:
+        self._starting = False
         try:
             while self._waiting:
-                await self._write(self._take())
+                await self._write_next()
+                if self._busy > 1 and len(self._waiting) < self._held:
+                    break  # the other one goes on with what gathers meanwhile
         finally:
             # At once: what is submitted before the loop hears of the end of this task must get a new one.
             self._busy -= 1
+            if self._waiting:
+                self._be_patient()
+
+    async def _write_next(self) -> None:
+        group = self._take()
+        self._held += len(group)
+        try:
+            await self._write(group)
+        finally:
+            self._held -= len(group)
 
     def _take(self) -> list[_Waiting]:
         """The next group: of one schema version, no decision_id twice, bounded in number and in bytes."""
@@ -141,16 +190,25 @@ class Groups:
         return group
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        self._sent = loop.time()
         try:
-            found = await self.write([waiting.recording for waiting in group])
+            rows = await self._rows([waiting.recording for waiting in group])
         except DatabaseError as error:
             await self._refused(group, error)
         except Exception as error:  # noqa: BLE001 - every caller must hear of it
             self._give(group, error)
         else:
-            self._in_flight -= len(group)
-            for waiting, became in zip(group, found, strict=True):
-                waiting.answer(became)
+            if self._waiting:  # the next statement is on its way before these are answered
+                loop.call_soon(self._settle, group, rows)
+            else:
+                self._settle(group, rows)
+
+    def _settle(self, group: Sequence[_Waiting], rows: Sequence[Row]) -> None:
+        self._in_flight -= len(group)
+        found = self._became([waiting.recording for waiting in group], rows)
+        for waiting, became in zip(group, found, strict=True):
+            waiting.answer(became)
 
     async def _refused(self, group: Sequence[_Waiting], error: DatabaseError) -> None:
         """Nothing of the group was written. In another dialect, or each alone, most of it may be."""
