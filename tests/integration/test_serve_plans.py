@@ -152,50 +152,59 @@ FILTERS: list[dict[str, Any]] = [
     {},
     {"verdict": "ALLOW"},
     {"intent": "intent 3"},
-    {"domain_keys": ["finance"], "domain_organizations": [YOUNG]},
-    {"scope_keys": ["x"], "scope_organizations": [YOUNG]},
+    {"domain_keys": [YOUNG], "domain_organizations": [YOUNG]},
+    {"scope_keys": [YOUNG], "scope_organizations": [YOUNG]},
 ]
+# By version: the columns of a domain and of the time of receipt.
+COLUMNS = {
+    7: ("domain_id", "name, domain_id", "created_at"),
+    8: ("domain", "domain", "created_at"),
+    9: ("domain", "domain", "received_at"),
+}
 GROWN = """
     INSERT INTO mandate.organizations (organization_id, name) VALUES ('{young}', 'Young');
-    INSERT INTO mandate.domains (organization_id, domain) VALUES ('{young}', 'finance');
-    INSERT INTO mandate.policy_snapshots (snapshot_id, version, policies, organization_id, domain)
-    VALUES ('{young}', 1, '[]', '{young}', 'finance');
+    INSERT INTO mandate.domains (organization_id, {named}) VALUES ('{young}', {names});
+    INSERT INTO mandate.policy_snapshots (snapshot_id, version, policies, organization_id, {domain})
+    VALUES ('{young}', 1, '[]', '{young}', '{young}');
     INSERT INTO mandate.decision_events
-        (decision_id, organization_id, domain, intent, stage, actor, target, timestamp, received_at)
-    SELECT md5('y' || n)::uuid, '{young}', 'finance', 'intent ' || n % 7, 'proposed', 'a', 't', now(),
-        timestamptz '2026-01-01' + n * interval '3 seconds'
+        (decision_id, organization_id, {domain}, intent, stage, actor, target, timestamp, {received})
+    SELECT md5('y' || n)::uuid, '{young}', '{young}', 'intent ' || n % 7, 'proposed', 'a', 't', now(),
+        timestamptz '2026-01-02' + n * interval '3 seconds'
     FROM generate_series(1, 3000) n;
     INSERT INTO mandate.verdict_events
-        (verdict_id, decision_id, snapshot_id, organization_id, domain, verdict, timestamp)
-    SELECT md5('v' || decision_id)::uuid, decision_id, '{young}', '{young}', 'finance', 'ALLOW', received_at
+        (verdict_id, decision_id, snapshot_id, organization_id, {domain}, verdict, timestamp)
+    SELECT md5('v' || decision_id)::uuid, decision_id, '{young}', '{young}', '{young}', 'ALLOW', {received}
     FROM mandate.decision_events WHERE organization_id = '{young}';
     INSERT INTO mandate.audit_timeline_entries
         (entry_id, decision_id, intent, stage, actor, target, summary, details, severity, event_source,
-        authority_level, organization_id, domain, timestamp)
+        authority_level, organization_id, {domain}, timestamp)
     SELECT md5('t' || decision_id)::uuid, decision_id, intent, stage, actor, target, 'Verdict ALLOW',
-        '{{"type": "VERDICT_ISSUED"}}', 'info', 'system', 'system', organization_id, domain, received_at
+        '{{"type": "VERDICT_ISSUED"}}', 'info', 'system', 'system', organization_id, {domain}, {received}
     FROM mandate.decision_events WHERE organization_id = '{young}'
 """
 
 
-@pytest.mark.parametrize("session", [(18, 9)], indirect=True, ids=["pg18-v9"])
 def test_an_organization_that_no_statistics_know_yet_costs_no_more(session: Session) -> None:
     """The planner takes its rows for one, for which any index of the organization would do: what is joined
     has to be looked up by its id all the same, or each row of a page reads all of them."""
+    domain, named, received = COLUMNS[session.value(SCHEMA_VERSION)]
+    names = ", ".join([f"'{YOUNG}'"] * len(named.split(", ")))
     session.execute(b"BEGIN")
     try:
         for table in EVENTS:
             session.execute(f"ALTER TABLE mandate.{table} SET (autovacuum_enabled = off)".encode())
-        for part in GROWN.format(young=YOUNG).split(";"):
+        text = GROWN.format(young=YOUNG, domain=domain, named=named, names=names, received=received)
+        for part in text.split(";"):
             session.execute(part.encode())
         some = session.value("SELECT md5('y7')::uuid::text")
-        asked = [(statement, given, 2000) for statement in ORDERS for given in FILTERS]
-        asked += [(name, {"decision_id": some}, 60) for name in ("decision", "verdicts", "timeline")]
+        # Each row once, where there is no index in the order that is asked for; not each row for each.
+        asked = [(statement, given, 60_000) for statement in ORDERS for given in FILTERS]
+        asked += [(name, {"decision_id": some}, 100) for name in ("decision", "verdicts", "timeline")]
         # What would read 450 million pages is cut off.
         session.execute(b"SET LOCAL statement_timeout = '10s'")
-        for statement, given, most in asked:
+        for statement, given, limit in asked:
             for whose in ({"principal_organization": YOUNG}, {"organization_id": YOUNG}):
                 found = plan(session, statement, **given, **whose)
-                assert buffers(found) < most, (statement, given, whose)
+                assert buffers(found) < limit, (statement, given, whose)
     finally:
         session.execute(b"ROLLBACK")

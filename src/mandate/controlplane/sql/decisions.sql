@@ -7,7 +7,7 @@ SELECT d.received_at::text AS position_1, concat_ws(' ', d.decision_id, d.organi
         'spec_id', d.spec_id, 'spec_version', d.spec_version, 'verdict', v.verdict
     )::text AS body
 FROM decision d
-LEFT JOIN verdict v ON v.decision_id = d.decision_id /* tenant: v, d */ AND NOT EXISTS (
+LEFT JOIN attached v ON v.decision_id = d.decision_id /* tenant: v, d */ AND NOT EXISTS (
     SELECT FROM mandate.verdict_events later
     WHERE later.decision_id = v.decision_id /* tenant: later, v */ AND (later.timestamp, later.verdict_id) > (v.timestamp, v.verdict_id)
 )

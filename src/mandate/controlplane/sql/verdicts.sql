@@ -9,7 +9,7 @@ SELECT v.timestamp::text AS position_1, concat_ws(' ', v.verdict_id, v.organizat
             SELECT COALESCE(t.details -> 'explanation', to_jsonb(t.summary))
             FROM mandate.audit_timeline_entries t
             WHERE t.decision_id = v.decision_id /* tenant: t, v */
-                AND (%(principal_organization)s::uuid IS NULL OR t.organization_id = %(principal_organization)s::uuid)
+                AND (%(principal_organization)s::uuid IS NULL OR t.organization_id = (SELECT %(principal_organization)s::uuid))
                 AND t.details ->> 'type' = 'VERDICT_ISSUED'
             ORDER BY t.timestamp DESC, t.entry_id DESC
             LIMIT 1
@@ -19,7 +19,7 @@ SELECT v.timestamp::text AS position_1, concat_ws(' ', v.verdict_id, v.organizat
     )::text AS body
 FROM verdict v
 LEFT JOIN mandate.decision_events d ON d.decision_id = v.decision_id /* tenant: d, v */
-    AND (%(principal_organization)s::uuid IS NULL OR d.organization_id = %(principal_organization)s::uuid)
+    AND (%(principal_organization)s::uuid IS NULL OR d.organization_id = (SELECT %(principal_organization)s::uuid))
 WHERE (%(decision_id)s::uuid IS NULL OR v.decision_id = %(decision_id)s)
     AND (%(organization_id)s::uuid IS NULL OR v.organization_id = %(organization_id)s)
     AND (%(intent)s::text IS NULL OR d.intent = %(intent)s)

@@ -30,6 +30,19 @@ WITH domain AS NOT MATERIALIZED (
         AND (%(scope_keys)s::text[] IS NULL OR v.scope_id = ANY (%(scope_keys)s::text[]))
         AND (%(principal_organization)s::uuid IS NULL OR v.organization_id = %(principal_organization)s::uuid)
         AND (%(principal_domains)s::text[] IS NULL OR v.domain = ANY (%(principal_domains)s::text[]))
+), attached AS NOT MATERIALIZED (
+    -- Verdicts to join to decisions. Whose and what is asked for is hidden in subqueries: seen by the planner, an organization that
+    -- statistics do not know yet has one row, for which any index will do, and each decision would read all verdicts that it has.
+    SELECT v.verdict_id, v.decision_id, v.verdict, v.timestamp
+    FROM mandate.verdict_events v
+    LEFT JOIN mandate.domains version_8
+        ON version_8.organization_id = v.organization_id AND version_8.domain = v.domain
+    WHERE (%(domain_keys)s::text[] IS NULL
+            OR (v.domain = ANY ((SELECT %(domain_keys)s::text[])::text[])
+                AND v.organization_id = ANY ((SELECT %(domain_organizations)s::text[])::uuid[])))
+        AND (%(scope_keys)s::text[] IS NULL OR v.scope_id = ANY ((SELECT %(scope_keys)s::text[])::text[]))
+        AND (%(principal_organization)s::uuid IS NULL OR v.organization_id = (SELECT %(principal_organization)s::uuid))
+        AND (%(principal_domains)s::text[] IS NULL OR v.domain = ANY ((SELECT %(principal_domains)s::text[])::text[]))
 ), entry AS NOT MATERIALIZED (
     SELECT t.entry_id, t.organization_id, t.domain, t.decision_id, t.intent, t.stage, t.actor, t.target,
         t.summary, t.details, t.severity, t.event_source, t.authority_level, t.spec_id, t.spec_version, t.timestamp,
