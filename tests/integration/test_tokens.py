@@ -225,12 +225,21 @@ def test_without_a_database_nobody_else_is_served(database: DatabaseFactory, tmp
 def test_the_smoke_tests_use_the_token_that_they_are_given(database: DatabaseFactory, tmp_path: Path) -> None:
     target = database("v8-seeded")
     with connect(target) as session:
-        whose = session.value("SELECT organization_id::text FROM mandate.decision_events LIMIT 1")
-    text = make_token(target, Role.AUDITOR, organization=whose)
+        row = session.row(
+            "SELECT organization_id::text AS id, domain FROM mandate.decision_events"
+            " WHERE domain <> 'finance' LIMIT 1"
+        )
+        assert row is not None
+    text = make_token(target, Role.AUDITOR, organization=row["id"])
+    narrow = make_token(target, Role.AUDITOR, row["domain"], organization=row["id"])
     with serving(target, tmp_path) as service:
         environment = {"MANDATE_SMOKE__BASE_URL": f"http://127.0.0.1:{service.port}"}
         arguments = ("smoke", "--dsn", target.conninfo)
         assert mandate(*arguments, env=environment).returncode == 6
         done = mandate(*arguments, env={**environment, "MANDATE_SMOKE__TOKEN": text})
+        less = mandate(*arguments, env={**environment, "MANDATE_SMOKE__TOKEN": narrow})
     assert done.returncode == 0, done.stdout + done.stderr
     assert text not in done.stdout + done.stderr
+    # What lies outside of the token is not missed.
+    assert less.returncode == 0, less.stdout + less.stderr
+    assert f"each of domain {row['domain']}" in less.stdout

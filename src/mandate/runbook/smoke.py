@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from pydantic import SecretStr
+
 from mandate.errors import NotMandate, VerificationFailed
 from mandate.postgres.connection import Row, Session
 from mandate.progress import Reporter, Task
@@ -118,13 +120,20 @@ class _Wrong(Exception):
     """An answer that is not as it must be."""
 
 
+_MAY_ASK = """
+    SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'mandate_access' AND c.relname = 'tokens'
+"""
+
+
 class _Caller:
     def __init__(self, settings: Settings, session: Session | None, smoke: Smoke, task: Task) -> None:
         self._base = http.checked(settings.smoke.base_url).rstrip("/")
         self._token = settings.smoke.token
         self._domain = settings.smoke.domain
         self._timeout = settings.smoke.timeout_seconds
-        self._counts = _counter(session) if session else None
+        self._counts = _counter(session, self._token) if session else None
         self._smoke = smoke
         self._task = task
 
@@ -240,8 +249,8 @@ def _rows(body: Any, name: str, keys: frozenset[str]) -> Sequence[Mapping[str, A
     return rows
 
 
-def _counter(session: Session) -> Callable[[str], Row]:
-    """How many rows the database has, in the dialect of its schema version. Raises NotMandate."""
+def _counter(session: Session, token: SecretStr | None) -> Callable[[str], Row]:
+    """How many rows the database has that the token may see, in its schema's dialect. Raises NotMandate."""
     version = session.value(
         "SELECT CASE WHEN bool_or(attname = 'domain_id') THEN 7 WHEN bool_or(attname = 'domain') THEN 8 END"
         " FROM pg_attribute WHERE attrelid = to_regclass('mandate.decision_events') AND NOT attisdropped"
@@ -252,10 +261,23 @@ def _counter(session: Session) -> Callable[[str], Row]:
             hint="check --dsn",
         )
     query = (_SQL / f"smoke_counts_v{version}.sql").read_bytes()
+    held = _held(session, token)
 
     def count(domain: str) -> Row:
-        row = session.row(query, {"domain": domain})
+        row = session.row(query, {"domain": domain, **held})
         assert row is not None
         return row
 
     return count
+
+
+def _held(session: Session, token: SecretStr | None) -> dict[str, Any]:
+    """The organization and the domains that a token is for; None for all of them."""
+    everything = {"organization_id": None, "domains": None}
+    if token is None or not session.value(_MAY_ASK):
+        return everything
+    found = session.row(
+        "SELECT organization_id, domains FROM mandate_access.tokens WHERE token_id = split_part(%s, '_', 2)",
+        (token.get_secret_value(),),
+    )
+    return everything if found is None else dict(found)
