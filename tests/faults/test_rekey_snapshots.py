@@ -109,7 +109,8 @@ def busy(target: Target, clients: list[Client], number: int = 0) -> Iterator[Cal
 def _waiting(session: Session, number: int) -> int:
     count: int = session.value(
         "SELECT count(*) FROM pg_locks"
-        " WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND NOT granted",
+        " WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
         (_BUSY, number),
     )
     return count

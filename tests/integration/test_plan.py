@@ -61,7 +61,7 @@ def test_a_plan_before_anything_ever_ran_changes_nothing_and_fits_80_columns(
 def test_what_the_run_would_refuse_is_listed(database: DatabaseFactory, tmp_path: Path) -> None:
     target = seeded(database("v7"))
     with connect(target) as session:
-        session.execute("CREATE RULE hands_off AS ON DELETE TO mandate.decision_events DO INSTEAD NOTHING")
+        session.execute("CREATE PUBLICATION hands_off FOR ALL TABLES")
     problems = planned(target, tmp_path, code=3)["engine"]["problems"]
     assert any("hands_off" in problem for problem in problems)
     dry = conducting.run(target, tmp_path, "--dry-run", "--no-sample")

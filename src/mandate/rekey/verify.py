@@ -116,7 +116,7 @@ def _compared(sessions: Sequence[Session], sides: _Sides) -> tuple[Proof, list[s
     for stored in (sides.graph.spec.work_schema, None):
         hashed = row_hash.expression(sessions[0], sides.columns, stored)
         source, destination = _measured(sessions, both, hashed)
-        if source == destination:
+        if source == destination or source.rows != destination.rows:
             break
     proof = Proof(
         str(sides.table),
