@@ -267,8 +267,10 @@ class _Clock:
         spent = time.monotonic() - self._started
         deadline = self._options.deadline_seconds
         left = min(deadline, patience_seconds) - spent
+        if left <= 0 and patience_seconds < deadline:
+            raise _TooLate(f"not all locks within {patience_seconds:g} s, half of deadlock_timeout")
         if left <= 0:
-            raise _TooLate(f"not done within {min(deadline, patience_seconds):g} s")
+            raise _TooLate(f"not done within {deadline:g} s")
         milliseconds = f"{max(1, round(left * 1000))}ms"
         # A lock timeout counts for each lock, a statement timeout for all of a statement. The last is for
         # a conductor that stands still, or whose network does, while it keeps everybody out.
@@ -336,7 +338,7 @@ def _held_by(swap: Swap, prepared: _Prepared, session: Session) -> str:
     found: list[str] = []
     with suppress(DatabaseError):
         found = locking.holders(session, prepared.names)
-    return "; ".join(found) or "a session that has ended since"
+    return "; ".join(found) or "nobody any more"
 
 
 def _committed(swap: Swap, xid: str, error: DatabaseUnavailable) -> bool:
