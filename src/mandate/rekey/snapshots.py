@@ -61,11 +61,12 @@ def guards(graph: Graph, xid: str) -> Iterator[sql.Composed]:
 def wait_for_older(session: Session, graph: Graph, say: Callable[[str | None], None]) -> None:
     """Return when nobody has a snapshot of before the swap; `say` is told who is waited for."""
     known = {"name": _name(graph), "now": session.value("SELECT pg_catalog.clock_timestamp()")}
-    said: list[str] = []
-    while found := [locking.in_words(row) for row in session.rows(_OLDER, known)]:
-        if found != said:
-            say(f"waits until nobody has a snapshot of before the swap: {'; '.join(found)}")
-            said = found
+    said: list[int] = []
+    while found := session.rows(_OLDER, known):
+        if (pids := [row["pid"] for row in found]) != said:
+            who = "; ".join(map(locking.in_words, found))
+            say(f"waits until nobody has a snapshot of before the swap: {who}")
+            said = pids
         time.sleep(_POLL_SECONDS)
     say(None)
 
