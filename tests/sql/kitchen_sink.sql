@@ -163,7 +163,7 @@ CREATE TABLE sink.returns (
     order_id integer,
     line smallint,
     reason text,
-    CONSTRAINT returns_line FOREIGN KEY (order_id, line) REFERENCES sink.lines ON DELETE SET NULL
+    CONSTRAINT returns_line FOREIGN KEY (order_id, line) REFERENCES sink.lines ON DELETE SET NULL (order_id, line)
 );
 ALTER TABLE sink.returns ADD CONSTRAINT returns_unproven FOREIGN KEY (order_id) REFERENCES sink.orders NOT VALID;
 
