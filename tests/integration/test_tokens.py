@@ -233,7 +233,11 @@ def test_the_smoke_tests_use_the_token_that_they_are_given(database: DatabaseFac
     text = make_token(target, Role.AUDITOR, organization=row["id"])
     narrow = make_token(target, Role.AUDITOR, row["domain"], organization=row["id"])
     with serving(target, tmp_path) as service:
-        environment = {"MANDATE_SMOKE__BASE_URL": f"http://127.0.0.1:{service.port}"}
+        # Its own log: the machine may have a service that complains in the usual place.
+        environment = {
+            "MANDATE_SMOKE__BASE_URL": f"http://127.0.0.1:{service.port}",
+            "MANDATE_SERVE__LOG_DIR": str(tmp_path),
+        }
         arguments = ("smoke", "--dsn", target.conninfo)
         assert mandate(*arguments, env=environment).returncode == 6
         done = mandate(*arguments, env={**environment, "MANDATE_SMOKE__TOKEN": text})

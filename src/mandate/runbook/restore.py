@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from mandate.errors import (
@@ -34,6 +34,8 @@ from mandate.runbook.step import Context
 from mandate.runbook.written_since import Loss
 
 _IN_USE = "55006"
+_CLOSING_SECONDS = 5.0
+_POLL_SECONDS = 0.05
 # The journal goes on, and tokens stay what they are.
 _NOT_OF_THE_BACKUP = ("mandate_conductor.", f"{tokens_kept.SCHEMA}.")
 
@@ -220,7 +222,7 @@ def _swap_when_approved(rollback: Rollback, keeper: Session) -> Loss:
             tokens = tokens_kept.save(current, work.target, work.directory)
             rollback.release()
             database.allow_connections(keeper, rollback.name, False)
-            _refuse_clients(rollback, database.clients(keeper, rollback.name), current.pid)
+            _refuse_clients(rollback, keeper, current.pid)
         if tokens is not None:
             tokens_kept.put(tokens, keeper.server_version, work.target.with_database(rollback.beside))
         _swap(rollback, keeper)
@@ -254,8 +256,11 @@ def _refuse_writers(rollback: Rollback, session: Session) -> None:
         raise writers.refusal(found, sees_all=writers.sees_everything(session))
 
 
-def _refuse_clients(rollback: Rollback, clients: Sequence[Row], own: int) -> None:
-    others = [client for client in clients if client["pid"] != own]
+def _refuse_clients(rollback: Rollback, keeper: Session, own: int) -> None:
+    """Whoever is there after a moment: connections that were closed, this run's too, need it to be gone."""
+    deadline = monotonic() + _CLOSING_SECONDS
+    while (others := _others(rollback, keeper, own)) and monotonic() < deadline:
+        sleep(_POLL_SECONDS)
     if others:
         lines = [
             f"  pid {one['pid']}: user {one['user']} {one['application']!r} from {one['address']}"
@@ -266,6 +271,10 @@ def _refuse_clients(rollback: Rollback, clients: Sequence[Row], own: int) -> Non
             hint="end them, then run the same command again: it goes on from here",
             clients=others,
         )
+
+
+def _others(rollback: Rollback, keeper: Session, own: int) -> list[Row]:
+    return [client for client in database.clients(keeper, rollback.name) if client["pid"] != own]
 
 
 def _swap(rollback: Rollback, keeper: Session) -> None:
