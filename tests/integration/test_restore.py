@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from tests.backup_work import DECISIONS, dropping_what_is_made, fill, work_on
 from tests.posting import ORGANIZATION
 from tests.rollback_process import POINTS
 from tests.servers import DatabaseFactory
+from tests.serving import eventually
 from tests.stepping import context
 
 from mandate.controlplane.access import ledger
@@ -36,6 +38,7 @@ from mandate.runbook.steps import s20_backup
 from mandate.runbook.written_since import Loss
 
 ROOT = Path(__file__).resolve().parents[2]
+CLOSED = "SELECT NOT datallowconn FROM pg_database WHERE datname = %s"
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,23 @@ def test_somebody_who_connects_before_the_swap_stops_it(migrated: Migrated) -> N
     guests[0].close()
     assert migrated.version() == 8
     restore.rollback_from_backup(migrated.rollback())
+    assert migrated.version() == 7
+
+
+def test_who_leaves_once_the_door_is_closed_does_not_stop_it(migrated: Migrated) -> None:
+    threads: list[threading.Thread] = []
+
+    def leave(guest: Session) -> None:
+        with guest, databases.maintenance(migrated.target) as keeper:
+            eventually(lambda: keeper.value(CLOSED, (migrated.target.database,)) or None)
+
+    def release() -> None:
+        guest = connect(migrated.target, application_name="guest")
+        threads.append(threading.Thread(target=leave, args=(guest,)))
+        threads[0].start()
+
+    restore.rollback_from_backup(migrated.rollback(release=release))
+    threads[0].join()
     assert migrated.version() == 7
 
 
