@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,7 +25,8 @@ _CHUNK_BLOCKS = 2048
 _BUCKETS = 1024
 _BUCKETS_LOOKED_INTO = 16
 _SHOWN = 20
-_TRIES = 50
+_TRIES = 400
+_PAUSE_SECONDS = 0.03
 _BATCH = 10_000
 
 
@@ -87,17 +90,28 @@ def _compare(
     no truncation.
     """
     for _ in range(_TRIES):
-        with one_snapshot(sessions[0], sessions[1:]):
+        with _untruncated(sessions[0], direction.source(table)), one_snapshot(sessions[0], sessions[1:]):
             for session in sessions:
                 settle(session)
             pending, whole = _pending(sessions[0], graph, direction, table)
             found = None if whole else _compared(sessions, _Sides(graph, direction, table, pending))
         if found is not None and (found[0].equal or not _pending(sessions[0], graph, direction, table)[1]):
             return found
+        # Not in step with a client that truncates at intervals: each batch would end as it comes.
+        time.sleep(random.uniform(0, _PAUSE_SECONDS))
         catch_up.patient_batch(sessions[0], graph, direction, _BATCH)
     raise MigrationFailed(
         f"{table} is truncated again and again while it is verified", hint="run again when that has ended"
     )
+
+
+@contextmanager
+def _untruncated(session: Session, table: sql.Identifier) -> Iterator[None]:
+    """A transaction whose snapshot comes after a lock that keeps TRUNCATE out: it would slip in between."""
+    with session.transaction():
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        session.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(table))
+        yield
 
 
 def _pending(session: Session, graph: Graph, direction: Direction, table: NewTable) -> tuple[int, bool]:
