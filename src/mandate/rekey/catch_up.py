@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
-from mandate.rekey import json_keys, maps, references, yielding
+from mandate.rekey import json_keys, locking, maps, references, yielding
 from mandate.rekey.direction import (
     FORWARD,
     Direction,
@@ -27,6 +28,8 @@ from mandate.rekey.direction import (
 )
 from mandate.rekey.model import Change, Graph, NewTable
 from mandate.rekey.patience import CATCH_UP_SECONDS, patiently
+
+T = TypeVar("T")
 
 _SQL = Path(__file__).parent / "sql"
 _FOREIGN_KEYS = (_SQL / "destination_constraints.sql").read_bytes()
@@ -127,6 +130,29 @@ def patient_batch(
 
     def once() -> int:
         return yielding.retried(watch, [session], lambda: batch(session, graph, direction, limit))
+
+    return patiently(once, CATCH_UP_SECONDS)
+
+
+def caught_up(
+    session: Session, graph: Graph, direction: Direction, table: NewTable, work: Callable[[], T]
+) -> T:
+    """Catch up everything, and do `work` in the same transaction: it sees both sides as of one moment.
+
+    Nobody truncates `table` meanwhile. Raises as `batch` does, and what `work` raises.
+    """
+
+    def once() -> T:
+        try:
+            with session.transaction():
+                session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                locking.keep_from_truncation(session, direction.source(table))
+                settle(session, lazily=True)
+                _apply(session, graph, direction, None)
+                _let_planner_choose(session)
+                return work()
+        except DatabaseError as error:
+            raise _refused(error) from error
 
     return patiently(once, CATCH_UP_SECONDS)
 

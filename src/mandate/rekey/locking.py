@@ -60,6 +60,13 @@ def locked(
             raise LockNotAvailable(f"it was not possible within {milliseconds} ms") from error
 
 
+def keep_from_truncation(session: Session, table: sql.Identifier) -> None:
+    """Lock the table for the running transaction, whose snapshot, not taken yet, then comes after the last
+    TRUNCATE: that would not respect it.
+    """
+    session.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(table))
+
+
 def yield_in_deadlocks(session: Session) -> None:
     """In the running transaction: find a deadlock before a client does, and so be its victim.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from mandate.errors import MigrationFailed, VerificationFailed
+from mandate.errors import VerificationFailed
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.progress import Reporter
-from mandate.rekey import catch_up, crew, json_keys, references, row_hash, yielding
+from mandate.rekey import catch_up, crew, json_keys, locking, references, row_hash, yielding
 from mandate.rekey.direction import Direction, equal, qualified, settle
 from mandate.rekey.fingerprint import Fingerprint, canonical, fingerprint_hashed, one_snapshot
 from mandate.rekey.model import Graph, NewTable
@@ -25,9 +23,6 @@ _CHUNK_BLOCKS = 2048
 _BUCKETS = 1024
 _BUCKETS_LOOKED_INTO = 16
 _SHOWN = 20
-_TRIES = 400
-_PAUSE_SECONDS = 0.03
-_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -86,31 +81,26 @@ def _compare(
 ) -> tuple[Proof, list[str]]:
     """A table that was truncated has to be caught up first: nothing of it can be compared.
 
-    A snapshot does not show rows that are truncated after it was taken: a difference counts when there was
-    no truncation.
+    Who truncates it again and again would always be back before the comparison, were there a moment between
+    the two.
     """
-    for _ in range(_TRIES):
-        with _untruncated(sessions[0], direction.source(table)), one_snapshot(sessions[0], sessions[1:]):
-            for session in sessions:
-                settle(session)
-            pending, whole = _pending(sessions[0], graph, direction, table)
-            found = None if whole else _compared(sessions, _Sides(graph, direction, table, pending))
-        if found is not None and (found[0].equal or not _pending(sessions[0], graph, direction, table)[1]):
-            return found
-        # Not in step with a client that truncates at intervals: each batch would end as it comes.
-        time.sleep(random.uniform(0, _PAUSE_SECONDS))
-        catch_up.patient_batch(sessions[0], graph, direction, _BATCH)
-    raise MigrationFailed(
-        f"{table} is truncated again and again while it is verified", hint="run again when that has ended"
-    )
+    source = direction.source(table)
+    with _without_truncation(sessions[0], source), one_snapshot(sessions[0], sessions[1:]):
+        for session in sessions:
+            settle(session)
+        pending, whole = _pending(sessions[0], graph, direction, table)
+        if not whole:
+            return _compared(sessions, _Sides(graph, direction, table, pending))
+    compared = partial(_compared, sessions[:1], _Sides(graph, direction, table, pending=0))
+    return catch_up.caught_up(sessions[0], graph, direction, table, compared)
 
 
 @contextmanager
-def _untruncated(session: Session, table: sql.Identifier) -> Iterator[None]:
-    """A transaction whose snapshot comes after a lock that keeps TRUNCATE out: it would slip in between."""
+def _without_truncation(session: Session, table: sql.Identifier) -> Iterator[None]:
+    """A transaction in which nobody truncates the table."""
     with session.transaction():
         session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        session.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(table))
+        locking.keep_from_truncation(session, table)
         yield
 
 
