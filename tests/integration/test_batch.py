@@ -23,11 +23,25 @@ def point(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def batch(point: Point, *lines: Any) -> list[Any]:
     """Post lines (bytes as they are) and return the lines of the answer."""
+    return [json.loads(line) for line in answered(point, *lines)]
+
+
+def answered(point: Point, *lines: Any) -> list[bytes]:
+    """The lines of the answer as they are sent."""
     sent = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     answer = post(point.service, b"\n".join(sent), BATCH, NDJSON)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
     assert answer.body.endswith(b"\n") or not answer.body
-    return [json.loads(line) for line in answer.body.splitlines()]
+    return answer.body.splitlines()
+
+
+def test_the_same_line_again_is_the_same_verdict_to_the_byte(point: Point) -> None:
+    body = decision(timestamp="2026-01-31T12:00:00.120Z", actor='\x7f\n"\u2028\U0001f600')
+    lines = [answered(point, body, body), answered(point, body)]
+    verdicts = [line.partition(b'"verdict": ')[2] for both in lines for line in both]
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    shown = point.service.get(f"/api/decisions/{body['decision_id']}/verdict").body
+    assert verdicts[0] == shown + b"}"
 
 
 def test_a_line_for_a_line_each_all_or_nothing(point: Point) -> None:

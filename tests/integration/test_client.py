@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -18,10 +19,12 @@ from tests.relay import tls_proxy
 from mandate.client import (
     AsyncClient,
     Blocked,
+    CannotSend,
     Client,
     Conflict,
     Invalid,
     NotFound,
+    NotTrusted,
     Paused,
     Unavailable,
     Verdict,
@@ -319,13 +322,21 @@ def test_over_tls_only_a_certificate_that_is_trusted_will_do(
                 transport._certificates.cache_clear()
                 if trusted:
                     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-                with Client(f"https://{host}:{port}", deadline=1, **ATTRIBUTION) as client:
+                with Client(f"https://{host}:{port}", **ATTRIBUTION) as client:
                     if trusted and host == "localhost":
                         assert client.decide(**refund_of(740)).verdict == "PAUSE"
                         assert asyncio.run(_decided(f"https://{host}:{port}")) == "PAUSE"
                     else:
-                        with pytest.raises(Unavailable, match=r"(?i)certificate verify failed"):
+                        with pytest.raises(Unavailable, match=r"(?i)certificate verify failed") as caught:
                             client.decide(**refund_of(740))
+                        assert isinstance(caught.value, NotTrusted)
+                        assert ("base_url" if trusted else "SSL_CERT_FILE") in str(caught.value.hint)
+                        with pytest.raises(NotTrusted, match=re.escape(caught.value.message)):
+                            asyncio.run(_decided(f"https://{host}:{port}"))
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+            transport._certificates.cache_clear()
+            with pytest.raises(CannotSend, match="cannot be read"):
+                Client(f"https://localhost:{port}")
         finally:
             transport._certificates.cache_clear()
 

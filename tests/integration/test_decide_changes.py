@@ -347,4 +347,5 @@ def test_metrics_tell_what_happened(database: DatabaseFactory, tmp_path: Path) -
             "mandate_catalogue_domains 1.0",
         ):
             assert line in text, text
+        assert "_created" not in text
         assert 'mandate_pool{figure="pool_size",pool="writing"}' in text

@@ -79,9 +79,9 @@ class Client:
     ) -> Verdict:
         """Post a decision and wait for its verdict, whatever that is: `.require()` raises Blocked or Paused.
 
-        Raises Unavailable when there was none in time, Problem when the decision is refused, BadAnswer,
-        CannotSend. `traceparent` is a W3C trace context; that of the current span where OpenTelemetry is in
-        use.
+        Raises Unavailable when there was none in time (NotTrusted at once, for a certificate), Problem when
+        the decision is refused, BadAnswer, CannotSend. `traceparent` is a W3C trace context; that of the
+        current span where OpenTelemetry is in use.
         """
         return self._transport.run(self._core.decide(decision, traceparent, deadline))
 

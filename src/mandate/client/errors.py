@@ -59,9 +59,25 @@ class Unavailable(ClientError):
 
     code = "unavailable"
 
-    def __init__(self, message: str, *, problem: Problem | None = None, **fields: Any) -> None:
-        super().__init__(message, hint="is `mandate serve` running and ready?", **fields)
+    def __init__(
+        self,
+        message: str,
+        *,
+        problem: Problem | None = None,
+        hint: str = "is `mandate serve` running and ready?",
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, hint=hint, **fields)
         self.problem = problem
+
+
+class NotTrusted(Unavailable):
+    """The certificate of what answers over TLS is not trusted, has expired or is another host's.
+
+    Nothing was sent to it, and it was asked once: to ask again does not mend that.
+    """
+
+    code = "not-trusted"
 
 
 class BadAnswer(ClientError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from mandate.client.errors import BadAnswer, CannotSend, Problem, Unavailable, problem
+from mandate.client.errors import BadAnswer, CannotSend, NotTrusted, Problem, Unavailable, problem
 
 T = TypeVar("T")
 
@@ -100,7 +101,8 @@ class Patience:
 
 
 def exchange(request: Request, patience: Patience, end: float) -> Steps[Answer]:
-    """An answer that is final: below 400. Raises Problem, BadAnswer, or Unavailable when `end` has come.
+    """An answer that is final: below 400. Raises Problem, BadAnswer, NotTrusted, or Unavailable when `end`
+    has come.
 
     Sent again only where nothing or "not now" was answered: everything that is sent here may be sent twice.
     """
@@ -111,6 +113,8 @@ def exchange(request: Request, patience: Patience, end: float) -> Steps[Answer]:
         if isinstance(reply, Answer) and reply.status not in PASSING:
             return _accepted(reply)
         assert reply is not None
+        if isinstance(reply, Lost) and (refused := _certificate_trouble(reply.cause)):
+            raise _not_trusted(refused) from reply.cause
         seconds = wait(reply, tries, patience)
         if patience.clock() + seconds >= end:
             raise _unavailable(reply, tries)
@@ -148,6 +152,28 @@ def _unavailable(reply: Answer | Lost, tries: int) -> Unavailable:
     found = problem_in(reply)
     said = f"{reply.status}" if found is None else found.message
     return Unavailable(f"not available after {tries} tries: {said}", problem=found, tries=tries)
+
+
+def _certificate_trouble(cause: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What is wrong with a certificate, where that is why there was no answer."""
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+# OpenSSL's numbers of X509_V_ERR_...
+_OUT_OF_TIME = frozenset((9, 10))
+_ANOTHER_HOST = frozenset((62, 64))
+
+
+def _not_trusted(refused: ssl.SSLCertVerificationError) -> NotTrusted:
+    if refused.verify_code in _OUT_OF_TIME:
+        hint = "renew the certificate; or is the clock of this machine wrong?"
+    elif refused.verify_code in _ANOTHER_HOST:
+        hint = "the host in base_url must be one that the certificate names"
+    else:
+        hint = "SSL_CERT_FILE names a file with the certificates of the authorities to trust instead"
+    return NotTrusted(f"certificate verify failed: {refused.verify_message}", hint=hint)
 
 
 def _accepted(answer: Answer) -> Answer:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 
 from mandate.client.core import Core
+from mandate.client.errors import CannotSend
 from mandate.client.protocol import Answer, Attempt, Lost, Steps, Wait
 
 T = TypeVar("T")
@@ -18,8 +19,17 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=1)
 def _certificates() -> ssl.SSLContext:
-    """Made once: reading the certificates takes longer than a decision. SSL_CERT_FILE is respected."""
-    return httpx.create_ssl_context()
+    """Made once: reading the certificates takes longer than a decision. SSL_CERT_FILE is respected.
+
+    Raises CannotSend where that names nothing that can be read.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise CannotSend(
+            f"the certificates to trust cannot be read: {error}",
+            hint="SSL_CERT_FILE names a file of certificates (PEM), SSL_CERT_DIR a directory of them",
+        ) from error
 
 
 class Blocking:

@@ -27,6 +27,7 @@ MAX_DEPTH = 64
 MAX_DIGITS = 100
 MAX_EXPONENT = 300
 
+_BYTE_ORDER_MARK = "\ufeff"
 _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII | re.IGNORECASE
 )
@@ -118,6 +119,10 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     try:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
+        if body.startswith(_BYTE_ORDER_MARK):
+            raise MalformedBody(
+                "the body begins with a byte order mark (EF BB BF): JSON is sent without one"
+            ) from None
         raise MalformedBody(f"the body is not JSON that can be read: {error}") from None
     if not isinstance(document, dict):
         raise MalformedBody("the body is not a JSON object")

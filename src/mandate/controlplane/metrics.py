@@ -6,13 +6,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_without_created: Callable[[], None] = disable_created_metrics  # which has no types
 
 Readings = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]
 
@@ -21,6 +28,7 @@ class Metrics:
     """One registry for one application."""
 
     def __init__(self) -> None:
+        _without_created()  # a second series for each, of the time when it was made
         self._registry = CollectorRegistry()
         self._counted: dict[tuple[str, ...], Counter] = {}
         self._requests = Counter(
