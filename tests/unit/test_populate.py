@@ -58,6 +58,8 @@ def found(text: str, context: dict[str, Any] | None = None) -> dict[str, list[An
         ("carrier: AIR", {"carrier": ["air"]}),
         ("carrier: air-freight", {"carrier": ["air-freight"]}),
         ("carrier: 7", {"carrier": [7]}),
+        ("carrier: aır-freıght", {"carrier": ["air-freight"]}),
+        ("customer verified: yeſ", {"customer_verified": [True]}),
         ('reason: "late; again" and more', {"reason": ["late; again"]}),
         ("reason: amount: 5", {"reason": ["amount: 5"], "amount": [5]}),
         ("reason: to the end  \nof the line", {"reason": ["to the end"]}),

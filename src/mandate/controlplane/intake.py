@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,13 +29,14 @@ MAX_DIGITS = 100
 MAX_EXPONENT = 300
 
 _BYTE_ORDER_MARK = "\ufeff"
+_CONTAINERS = frozenset((dict, list))
 _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII | re.IGNORECASE
 )
 # What makes a closer look necessary: it may stand inside of a text, where it means nothing.
 _SUSPECT = re.compile(r"[0-9][eE][+-]?[0-9]+\s*[,\]}]|[0-9.]{90}|\\u0000")
-# The same of a body with one digit, one e and one sign.
-_SHAPE = bytes.maketrans(b"123456789.E+", b"0000000000e-")
+# The same of a body with one digit, one e, one sign and one white space.
+_SHAPE = bytes.maketrans(b"123456789.E+\t\n\r", b"0000000000e-   ")
 _EXPONENT = re.compile(rb"0e-?0+\s*[,\]}]")
 _MANY_DIGITS = b"0" * 90
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -126,17 +128,45 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
         raise MalformedBody(f"the body is not JSON that can be read: {error}") from None
     if not isinstance(document, dict):
         raise MalformedBody("the body is not a JSON object")
-    if _is_suspect(raw) and _SUSPECT.search(body):
+    shape = raw.translate(_SHAPE)
+    if _is_suspect(raw, shape) and _SUSPECT.search(body):
         document = _look_closely(body)
+    if _may_repeat(shape, document):
+        json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
     if body.count("{") + body.count("[") > MAX_DEPTH:
         _measure(document)
     return body, document
 
 
-def _is_suspect(raw: bytes) -> bool:
+def _is_suspect(raw: bytes, shape: bytes) -> bool:
     """Whether _SUSPECT may find something: a tenth of its time, for nearly every body there is."""
-    shape = raw.translate(_SHAPE)
     return _MANY_DIGITS in shape or b"\\u0000" in raw or _EXPONENT.search(shape) is not None
+
+
+def _may_repeat(shape: bytes, document: dict[str, Any]) -> bool:
+    """Whether a key may be twice in one object: there are more colons after a quotation mark than keys."""
+    return b" :" in shape or shape.count(b'":') != _keys(document)
+
+
+def _keys(document: dict[str, Any]) -> int:
+    """How many keys there are, inside as well."""
+    count = 0
+    containers: list[Any] = [document]
+    for found in containers:  # which grows meanwhile
+        if type(found) is dict:
+            count += len(found)
+            found = found.values()
+        containers += [value for value in found if type(value) in _CONTAINERS]
+    return count
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Two values of one key could be two things to whoever else reads the body."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_rest = (Counter(name for name, _ in pairs)).most_common(1)
+        raise MalformedBody(f"{name[:100]!r} is twice in one object")
+    return found
 
 
 def read_traceparent(value: str | None) -> str | None:

@@ -118,7 +118,7 @@ def _numbers(_signal: Signal) -> tuple[str, Callable[[str], Scalar]]:
 
 
 def _booleans(_signal: Signal) -> tuple[str, Callable[[str], Scalar]]:
-    return r"(?:true|false|yes|no)(?!\w)", lambda literal: literal.lower() in ("true", "yes")
+    return r"(?:true|false|yes|no)(?!\w)", lambda literal: literal[0] in "tTyY"
 
 
 def _strings(_signal: Signal) -> tuple[str, Callable[[str], Scalar]]:
@@ -130,7 +130,16 @@ def _strings(_signal: Signal) -> tuple[str, Callable[[str], Scalar]]:
 def _choices(signal: Signal) -> tuple[str, Callable[[str], Scalar]]:
     spelled = {_spelling(value).lower(): value for value in signal.values}
     choices = "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)))
-    return rf'"?(?:{choices})(?![\w-])', lambda literal: spelled[literal.strip('"').lower()]
+    meant = [(re.compile(re.escape(text), re.IGNORECASE), value) for text, value in spelled.items()]
+
+    def read(literal: str) -> Scalar:
+        found = literal.strip('"')
+        if (value := spelled.get(found.lower())) is not None:
+            return value
+        # What a pattern takes for the same letter need not have the same small one: U+017F for an s.
+        return next(value for pattern, value in meant if pattern.fullmatch(found))
+
+    return rf'"?(?:{choices})(?![\w-])', read
 
 
 def _spelling(value: Scalar) -> str:
