@@ -75,6 +75,7 @@ def test_the_window_is_shown_goes_back_and_ends(database: DatabaseFactory, tmp_p
     assert "Written since, taken over" in page
     assert version(target) == 7
     assert named_rows(target) == before
+    _an_interrupted_end_is_done_and_recorded(target, tmp_path, "rollback", "ROLLED BACK")
     assert "rolled back already" in told(target, tmp_path, "rollback", "008", "--yes")
     assert "holds everything that was written since" in told(target, tmp_path, "report", "008")
     assert conducting.run(target, tmp_path).code == 0
@@ -85,6 +86,7 @@ def test_the_window_is_shown_goes_back_and_ends(database: DatabaseFactory, tmp_p
     page = newest_page(tmp_path)
     assert "Disk given back" in page
     assert "mandate_pre_008.decision_events" in page
+    _an_interrupted_end_is_done_and_recorded(target, tmp_path, "finalize", "Version 7's tables are gone")
     assert "finalized already" in told(target, tmp_path, "finalize", "008", "--yes")
     late = conducting.command(target, tmp_path, "rollback", "008", "--yes")
     assert late.code == 9
@@ -93,6 +95,27 @@ def test_the_window_is_shown_goes_back_and_ends(database: DatabaseFactory, tmp_p
     restored = conducting.command(target, tmp_path, "rollback", "008", "--from-backup", "--yes")
     assert restored.code == 0, restored.stderr
     assert version(target) == 7
+    _services_are_started_when_that_was_not_done(target, tmp_path)
+
+
+def _an_interrupted_end_is_done_and_recorded(target: Target, place: Path, command: str, said: str) -> None:
+    """The engine had come to its end when the conductor was killed: the journal does not have the step."""
+    with connect(target) as session:
+        session.execute("DELETE FROM mandate_conductor.steps WHERE name = %s", (command,))
+        if command == "rollback":
+            session.execute("UPDATE mandate_conductor.runs SET finished_at = NULL")
+    assert said in told(target, place, command, "008", "--yes")
+
+
+def _services_are_started_when_that_was_not_done(target: Target, place: Path) -> None:
+    with connect(target) as session:
+        session.execute(
+            "UPDATE mandate_conductor.steps SET evidence = evidence - 'restarted' WHERE name = 'rollback'"
+        )
+    again = conducting.command(target, place, "rollback", "008", "--from-backup", "--yes")
+    assert again.code == 0, again.stderr
+    assert "restart: nobody was started" in again.stderr
+    assert "rolled back already" in told(target, place, "rollback", "008", "--from-backup", "--yes")
 
 
 def held(target: Target, place: Path) -> Conductor:

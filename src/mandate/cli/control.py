@@ -58,12 +58,19 @@ def end(made: Engine, format: Format, runs: str) -> int:
         with lock.held(made.target, f"mandate-abort {made.name} pid {os.getpid()}", wait_seconds=0):
             made.sweep()
     except RunLocked as error:
-        if not error.fields.get("holder", {}).get("application", "").startswith(runs):
+        ours = error.fields.get("holder", {}).get("application", "").startswith(runs)
+        # What goes back, or ends the window, is not aborted.
+        if not ours or not _is_running(made):
             raise
         return ask(made.target, made.name, format, "asked to abort", abort=True)
     said = f"{made.name}: nothing of it is left"
     output.emit(format, "rekey-control", {"aborted": made.name}, lambda: said)
     return 0
+
+
+def _is_running(made: Engine) -> bool:
+    with connect(made.target, application_name="mandate-control") as session:
+        return journal.status(session, made.name) == "running"
 
 
 def _found(migration: str, dsn: str | None, config: options.Config) -> tuple[Migration, Target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,16 +151,21 @@ def _jobs(limits: load.Limits | None) -> int:
 
 
 def _swapped(file: Path, asked: _Asked, figures: dict[str, Any]) -> str:
-    swap = figures["cutover"]
     return "\n".join(
         [
             "",
-            f"{asked.spec.rekey.name} is swapped; clients waited {swap['blocked_milliseconds']} ms.",
+            f"{asked.spec.rekey.name} is swapped{_waited(figures['cutover'])}.",
             "The old tables are kept in step. Next:",
             f"  mandate rekey finalize {file}   drop them",
             f"  mandate rekey rollback {file}   go back, with everything written since",
         ]
     )
+
+
+def _waited(swap: Mapping[str, Any]) -> str:
+    """Of a swap whose process did not live to say it nobody knows."""
+    waited = swap.get("blocked_milliseconds")
+    return "" if waited is None else f"; clients waited {waited} ms"
 
 
 @app.command()
@@ -173,7 +179,7 @@ def rollback(
 ) -> int:
     """Swap the old tables back in, with everything that was written since."""
     figures = _end(file, dsn, config, format, jobs, "rollback")
-    text = f"rolled back; clients waited {figures['blocked_milliseconds']} ms; nothing was lost"
+    text = f"rolled back{_waited(figures)}; nothing was lost"
     output.emit(format, "rekey-rollback", figures, lambda: text)
     return 0
 

@@ -118,8 +118,9 @@ def _way_back(record: RunRecord) -> Iterator[str]:
         yield f"  mandate finalize {name}   drop them; their disk is given back"
     elif final.status == "passed":
         yield ""
-        freed = size(final.evidence.get("bytes_freed", 0))
-        yield f"{_capital(old)}'s tables are gone; {freed} of disk are given back."
+        freed = final.evidence.get("bytes_freed")
+        disk = "their disk is given back" if freed is None else f"{size(freed)} of disk are given back"
+        yield f"{_capital(old)}'s tables are gone; {disk}."
         yield "Next: keep the backup. From here on going back means restoring it:"
         yield f"  mandate rollback {name} --from-backup   what was written since is exported"
 

@@ -29,13 +29,18 @@ class Ends:
         return self.spec.rekey.name
 
     def abort(self) -> None:
-        """Leave no object of a change that is under way. Raises NeedsPerson when none is."""
+        """Leave no object of a change before its swap, if it has not ended so already.
+
+        Raises NeedsPerson when there is none.
+        """
         with self.connect() as session:
             change = journal.load(session, self.name)
+            if change is not None and change.status == "aborted":
+                return
             if change is None or change.status != "running":
                 raise NeedsPerson(
                     f"there is nothing to abort: {self.name} is {change.status if change else 'not there'}",
-                    hint="a swapped change ends with rollback or finalize",
+                    hint=journal.NEXT[change.status] if change else "`mandate status` says what is",
                 )
             self.end(session, journal.kept_graph(change), FORWARD, "aborted")
 

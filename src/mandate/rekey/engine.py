@@ -97,9 +97,9 @@ class Engine:
     def run(self) -> dict[str, Any]:
         """Take the change from where it stands to the swap; figures by phase.
 
-        Raises CheckFailed or NotEnoughSpace (refused, nothing done), MigrationFailed (old tables in use,
-        resumable), DiskFilled (taken back), Aborted, NeedsPerson when it is swapped already or its spec was
-        edited.
+        Once swapped it only does what is left to do. Raises CheckFailed or NotEnoughSpace (refused, nothing
+        done), MigrationFailed (old tables in use, resumable), DiskFilled (taken back), Aborted, NeedsPerson
+        when its spec was edited.
         """
         try:
             return self._run()
@@ -112,11 +112,15 @@ class Engine:
             for hook in self.options.hooks.begin:
                 hook(session)
             graph = self._begin(session)
-            work.create(session, graph)
-            governing = governor(session, self.target, graph, self.options.limits, self.reporter)
-            with governing, self._watched(session) as watched:
-                replace(watched, governor=governing, reporter=governing.reporter)._go_through(session, graph)
+            if graph is not None:
+                self._forward(session, graph)
             return {phase.phase: dict(phase.evidence) for phase in journal.phases(session, self.name)}
+
+    def _forward(self, session: Session, graph: Graph) -> None:
+        work.create(session, graph)
+        governing = governor(session, self.target, graph, self.options.limits, self.reporter)
+        with governing, self._watched(session) as watched:
+            replace(watched, governor=governing, reporter=governing.reporter)._go_through(session, graph)
 
     @contextmanager
     def _watched(self, session: Session) -> Iterator[Engine]:
@@ -140,15 +144,13 @@ class Engine:
             journal.waits(session, self.name, None)
             self._phase(session, graph, phase, task)
 
-    def _begin(self, session: Session) -> Graph:
+    def _begin(self, session: Session) -> Graph | None:
+        """The graph to work on; None when it is swapped, by an earlier run."""
         self._drop_map_of_another_spec(session)
         change = journal.begin(session, self.spec)
         if change.status == "swapped":
             self._finish_swap(session, change)
-            raise NeedsPerson(
-                f"{self.name} is swapped already and in its reverse window",
-                hint="`mandate rekey finalize` ends it, `mandate rekey rollback` goes back",
-            )
+            return None
         if change.status == "rolled back":
             self._finish_rollback(session, change)
             journal.begin_again(session, self.name)
@@ -318,20 +320,19 @@ class Engine:
         """A run that was killed right after its swap left something to do."""
         graph = journal.kept_graph(change)
         if graph is not None and "cutover" not in journal.done(session, self.name):
-            self._after(session, graph, FORWARD)
+            with self._watched(session) as watched:
+                watched._after(session, graph, FORWARD)
             journal.end_phase(session, self.name, "cutover", {"resumed": "after the swap"})
 
     def _finish_rollback(self, session: Session, change: journal.Change) -> None:
-        """Likewise for a rollback; without its working schema it had got to its end."""
+        """What follows a rollback's swap; without its working schema it had got to its end."""
         graph = journal.kept_graph(change)
         if graph is not None and objects.is_kept(session, graph):
-            self._after(session, graph, BACK)
-            self._end_guards(session, graph)
+            with self._watched(session) as watched:
+                watched._after(session, graph, BACK)
+            snapshots.wait_for_older(session, graph, partial(self._waits, session))
+            snapshots.remove(session, graph, self.reporter)
         leftovers.drop(session, self.spec)
-
-    def _end_guards(self, session: Session, graph: Graph) -> None:
-        snapshots.wait_for_older(session, graph, partial(self._waits, session))
-        snapshots.remove(session, graph, self.reporter)
 
     def _swap(self, session: Session, graph: Graph, direction: Direction, status: str) -> dict[str, Any]:
         def record(inside: Session) -> None:
@@ -395,21 +396,31 @@ class Engine:
     # -- ends ----------------------------------------------------------------------------------------
 
     def rollback(self) -> dict[str, Any]:
-        """Swap back, with everything that was written since. Raises NeedsPerson when it is not swapped."""
+        """Swap back, with everything that was written since; figures of this swap, if it is of now.
+
+        Once rolled back it only does what is left to do. Raises NeedsPerson when it is neither that nor
+        swapped.
+        """
         with self.session() as session:
-            graph = self._require_swapped(session)
-            with self._watched(session) as watched:
-                proofs = watched._proofs(session, graph, BACK)
-                evidence = watched._swap(session, graph, BACK, "rolled back")
-                watched._after(session, graph, BACK)
-            self._end_guards(session, graph)
-            leftovers.drop(session, self.spec)
-            return {**evidence, "tables": [vars(proof) for proof in proofs]}
+            graph, status = self._require(session, "swapped", "rolled back")
+            evidence: dict[str, Any] = {}
+            if status == "swapped":
+                with self._watched(session) as watched:
+                    proofs = watched._proofs(session, graph, BACK)
+                    evidence = watched._swap(session, graph, BACK, "rolled back")
+                    evidence |= {"tables": [vars(proof) for proof in proofs]}
+            self._finish(session)
+            return evidence
 
     def finalize(self) -> dict[str, Any]:
-        """Verify once more, then drop the retained tables and everything of the change but its record."""
+        """Verify once more, then drop the retained tables and everything of the change but its record.
+
+        Once finalized nothing is left to do. Raises NeedsPerson when it is neither that nor swapped.
+        """
         with self.session() as session:
-            graph = self._require_swapped(session)
+            graph, status = self._require(session, "swapped", "finalized")
+            if status == "finalized":
+                return {}
             with self._watched(session) as watched:
                 proofs = watched._proofs(session, graph, BACK)
             snapshots.wait_for_older(session, graph, partial(self._waits, session))
@@ -417,7 +428,7 @@ class Engine:
             return {"tables": [vars(proof) for proof in proofs]}
 
     def abort(self) -> None:
-        """Leave no object of a change that is under way. Raises NeedsPerson when none is."""
+        """Leave no object of a change before its swap. Raises NeedsPerson when there is none."""
         self._ends.abort()
 
     def sweep(self) -> None:
@@ -427,27 +438,30 @@ class Engine:
     def finish(self) -> None:
         """Do what a swap, or a rollback, whose process died right after it left to do."""
         with self.session() as session:
-            change = journal.load(session, self.name)
-            if change is not None and change.status == "swapped":
-                self._finish_swap(session, change)
-            if change is not None and change.status == "rolled back":
-                self._finish_rollback(session, change)
+            self._finish(session)
 
-    def _require_swapped(self, session: Session) -> Graph:
-        locking.end_orphans(session)
+    def _finish(self, session: Session) -> None:
         change = journal.load(session, self.name)
-        graph = journal.kept_graph(change) if change else None
-        if change is None or graph is None:
-            raise UsageError(f"there is no key change called {self.name} in this database")
-        if change.status == "swapped":
+        if change is not None and change.status == "swapped":
             self._finish_swap(session, change)
-        if change.status == "rolled back":
+        if change is not None and change.status == "rolled back":
             self._finish_rollback(session, change)
-        if change.status != "swapped":
-            raise NeedsPerson(
-                f"{self.name} is {change.status}, not swapped", hint="`mandate rekey status` says where it is"
+
+    def _require(self, session: Session, *wanted: str) -> tuple[Graph, str]:
+        """The graph of a change that has one of these states, and which; what its swap left to do is done."""
+        locking.end_orphans(session)
+        self._finish(session)
+        change = journal.load(session, self.name)
+        if change is None:
+            raise UsageError(
+                f"there is no key change called {self.name} in this database", hint="`run` begins it"
             )
-        return graph
+        graph = journal.kept_graph(change)
+        if change.status not in wanted or graph is None:
+            raise NeedsPerson(
+                f"{self.name} is {change.status}, not {wanted[0]}", hint=journal.NEXT[change.status]
+            )
+        return graph, change.status
 
 
 def _shown(evidence: Mapping[str, Any]) -> str:

@@ -36,6 +36,15 @@ PHASES = (
 )
 ENDED = ("finalized", "aborted")
 
+# What can be done in each state, for whoever asked for something else.
+NEXT: Mapping[str, str] = {
+    "running": "nothing was swapped: `run` goes on, `abort` drops what it built",
+    "swapped": "`rollback` goes back and loses nothing, `finalize` drops the old tables",
+    "rolled back": "the old tables are in use: `run` goes forward again",
+    "finalized": "the old tables were dropped: what was before is in your backups only",
+    "aborted": "the old tables are in use, nothing of it is left: `run` begins again",
+}
+
 
 @dataclass(frozen=True)
 class Change:

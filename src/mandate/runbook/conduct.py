@@ -114,12 +114,12 @@ def run(request: Request, watcher: Watcher) -> Result:
     """
     run_name = f"mandate-run on {platform.node()} pid {os.getpid()}"
     with lock.held(request.target, run_name, wait_seconds=request.wait_seconds) as session:
+        engine_run.end_orphans(session, request.migration)
         latest = journal.load_record(session, migration=request.name)
         version = require_version(session)
         action = decide(request, session, latest, version)
         if isinstance(action, next_action.Nothing):
             return Result(latest, nothing=action.because)
-        engine_run.end_orphans(session, request.migration)
         before: frozenset[str] = frozenset()
         if isinstance(action, next_action.Resume) and goes_on(action.record, request, session):
             request = in_mode(request, modes.parse(action.record.mode))

@@ -62,18 +62,22 @@ def lossless(request: Request, watcher: conduct.Watcher) -> conduct.Result:
     """Bring the old version back with everything written since; the run's record, with a step `rollback`.
 
     Raises RunLocked, NotMandate, NeedsPerson (there is no window to go back through), AwaitingApproval
-    before anything is begun. Run again after a crash it goes on where it was.
+    before anything is begun. Run again after a crash it goes on where it was, and to the end.
     """
     migration = request.conduct.migration
     with _held(request, "rollback") as held:
         guarded.require_last(held.version, migration)
         state, back = _change_status(held.session, migration), held.version < migration.version
-        if held.latest is not None and held.latest.status == "rolled-back" and back:
-            return conduct.Result(held.latest, nothing=f"run {held.latest.run_id} is rolled back already")
+        undone = held.latest if held.latest is not None and held.latest.status == "rolled-back" else None
+        # One that did not live to record it may have left the services stopped.
+        cut_short = undone is not None and undone.step(_RollBack.name) is None and state == "rolled back"
+        if undone is not None and back and not cut_short:
+            return conduct.Result(undone, nothing=f"run {undone.run_id} is rolled back already")
         if state not in ("swapped", "rolled back") or (state == "rolled back" and not back):
             raise _no_way_back(state, migration, held.version)
         _ask(request, held.session)
-        record = rollback.to_undo(request.conduct, held.session, held.latest)
+        record = undone if undone and cut_short else None
+        record = record or rollback.to_undo(request.conduct, held.session, held.latest)
         work = _RollBack(_in_mode(request, record), watcher, record, held.session)
         return work.run("Rolling back", _BACK.format(migration.before))
 
@@ -86,9 +90,10 @@ def finalize(request: Request, watcher: conduct.Watcher) -> conduct.Result:
     migration = request.conduct.migration
     with _held(request, "finalize") as held:
         state, latest = _change_status(held.session, migration), held.latest
-        if state == "finalized" and held.version >= migration.version:
+        cut_short = state == "finalized" and _not_recorded(held, migration)
+        if state == "finalized" and held.version >= migration.version and not cut_short:
             return conduct.Result(latest, nothing=f"migration {migration.name} is finalized already")
-        if state != "swapped":
+        if state != "swapped" and not cut_short:
             stands = "was not run by the engine" if state is None else f"is {state}"
             raise NeedsPerson(
                 f"there is no reverse window to end: {migration.name} {stands}",
@@ -121,14 +126,26 @@ def _held(request: Request, what: str) -> Iterator[_Held]:
     name = f"mandate-{what} on {platform.node()} pid {os.getpid()}"
     asked = request.conduct
     with lock.held(asked.target, name, wait_seconds=asked.wait_seconds) as session:
-        version = conduct.require_version(session)
         engine_run.end_orphans(session, asked.migration)
+        version = conduct.require_version(session)
         yield _Held(session, version, journal.load_record(session, migration=asked.migration.name))
 
 
 def _change_status(session: Session, migration: Migration) -> str | None:
     change = engine_journal.load(session, migration.name)
     return change.status if change else None
+
+
+def _not_recorded(held: _Held, migration: Migration) -> bool:
+    """Whether the newest run was finalized without a record, or without the verification after it."""
+    run = held.latest
+    return (
+        held.version == migration.version
+        and run is not None
+        and run.status == "complete"
+        and modes.by_engine(run.mode)
+        and run.step(FINALIZE) is None
+    )
 
 
 def _no_way_back(state: str | None, migration: Migration, version: int) -> NeedsPerson:
@@ -283,8 +300,9 @@ class _Finalize(_End):
         evidence = engine_run.engine(context).finalize()
         report = checks.run(self._session, migration.verification, context.reporter)
         checks.clean_up(self._session)
-        freed = before.bytes if before else 0
-        figures = {**evidence, **report.as_evidence(), "bytes_freed": freed, "dropped": dropped}
+        figures = {**evidence, **report.as_evidence()}
+        if before is not None:
+            figures |= {"bytes_freed": before.bytes, "dropped": dropped}
         if not report.passed:
             names = ", ".join(check.id for check in report.failing())
             raise VerificationFailed(
@@ -294,6 +312,8 @@ class _Finalize(_End):
             )
         text = (
             f"finalized: version {migration.before}'s {len(dropped)} tables dropped,"
-            f" {freed / (1 << 20):,.1f} MiB given back"
+            f" {before.bytes / (1 << 20):,.1f} MiB given back"
+            if before is not None
+            else f"finalized: version {migration.before}'s tables were dropped before it was interrupted"
         )
         return f"{text}; version {migration.version} verified once more", figures

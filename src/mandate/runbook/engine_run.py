@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,12 @@ from mandate.runbook.step import Context
 
 # Where a step's own line has its text.
 _UNDER_A_STEP = 11
+
+_ORPHANS = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE application_name = ANY (%s) AND datname = current_database()"
+)
+_POLL_SECONDS = 0.05
 
 
 def engine(context: Context) -> Engine:
@@ -37,12 +44,13 @@ def jobs_of(jobs: int, *, services_up: bool) -> int:
 
 
 def end_orphans(session: Session, migration: Migration) -> None:
-    """End sessions of an engine whose process died; for who holds the run's lock: none can be alive."""
-    session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = ANY (%s) AND datname = current_database()",
-        ([f"mandate-rekey-{migration.name}", f"mandate-load-{migration.name}"],),
-    )
+    """End sessions of an engine whose process died; for who holds the run's lock: none can be alive.
+
+    Returns when they are gone: what they were sent may be a COMMIT.
+    """
+    names = [f"mandate-rekey-{migration.name}", f"mandate-load-{migration.name}"]
+    while session.value(_ORPHANS, (names,)):
+        time.sleep(_POLL_SECONDS)
 
 
 def under_way(session: Session, migration: Migration) -> bool:
@@ -155,15 +163,12 @@ def _locks(proofs: Sequence[Mapping[str, Any]], blocked: float | None) -> list[d
 
 
 def roll_back(context: Context) -> dict[str, Any]:
-    """The old version with everything that was written since; the engine's evidence.
+    """The old version with everything that was written since; the engine's evidence of a swap of now.
 
     Raises NeedsPerson when the change is not in its reverse window.
     """
     made = engine(context)
-    with context.session() as session:
-        change = journal.load(session, made.name)
-    evidence = {} if change and change.status == "rolled back" else made.rollback()
-    made.finish()
+    evidence = made.rollback()
     with context.session() as session:
         migrations.forget(session, context.migration.version)
     return evidence

@@ -54,10 +54,21 @@ def from_backup(request: Request, watcher: conduct.Watcher) -> conduct.Result:
         guarded.require_last(migrations.schema_version(session) or 0, migration)
         latest = journal.load_record(session, migration=migration.name)
         if latest is not None and latest.status == "rolled-back" and request.archive is None:
-            return conduct.Result(latest, nothing=f"run {latest.run_id} is rolled back already")
+            restored = _not_restarted(latest)
+            if restored is None:
+                return conduct.Result(latest, nothing=f"run {latest.run_id} is rolled back already")
+            return _Rollback(request, watcher, latest, restored, stack).run(session)
         record = to_undo(request.conduct, session, latest)
         archive = _archive(request, record)
         return _Rollback(request, watcher, record, archive, stack).run(session)
+
+
+def _not_restarted(record: RunRecord) -> Path | None:
+    """The backup that is in use, when the services were not started again after that."""
+    last = record.steps[-1] if record.steps else None
+    if last is None or last.name != STEP_NAME or last.evidence.get("method") == "engine":
+        return None
+    return None if "restarted" in last.evidence else Path(str(last.evidence.get("backup")))
 
 
 def to_undo(request: conduct.Request, session: Session, latest: RunRecord | None) -> RunRecord:
@@ -140,6 +151,12 @@ class _Rollback:
         return self._done(evidence)
 
     def _act(self) -> dict[str, Any]:
+        restored = self._record.status == "rolled-back"
+        evidence = dict(self._record.steps[-1].evidence) if restored else self._restore()
+        evidence["restarted"] = self._play(s80_restart.STEP)
+        return evidence
+
+    def _restore(self) -> dict[str, Any]:
         stopped = self._play(s10_stop.STEP)
         evidence = restore.rollback_from_backup(
             restore.Rollback(
@@ -150,9 +167,8 @@ class _Rollback:
                 ignore=self._request.conduct.settings.services.ignore_applications,
             )
         )
-        self._take_over(evidence)
         evidence["stopped"] = stopped
-        evidence["restarted"] = self._play(s80_restart.STEP)
+        self._take_over(evidence)
         return evidence
 
     def _play(self, step: Step) -> str:
