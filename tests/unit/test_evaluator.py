@@ -425,6 +425,7 @@ def test_many_scopes_do_not_grow_the_memory_for_ever() -> None:
     for number in range(5000):
         evaluator.evaluate(Decision("o", "finance", "pay", Stage.PRE_COMMIT, scope={"tenant": str(number)}))
     assert len(evaluator._applicable) <= 4096
+    assert len(evaluator._concluded) <= 4096
 
 
 def test_parsing_what_migrations_004_and_006_store() -> None:

@@ -23,6 +23,7 @@ from mandate.controlplane.model import (
     Scalar,
     Scope,
     Signal,
+    SignalSource,
     SignalType,
     Spec,
     Verdict,
@@ -42,9 +43,7 @@ _ORDERINGS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 class ConditionTrace(NamedTuple):
     """One condition and what became of it; `actual` is None where the signal is missing."""
 
-    field: str
-    operator: str
-    expected: Scalar | tuple[Scalar, ...]
+    condition: Condition
     actual: Scalar | None
     held: bool
 
@@ -101,10 +100,40 @@ class _Rule:
     defect: str | None
 
 
+class _Reader(NamedTuple):
+    """A declared signal, taken apart."""
+
+    name: str
+    source: SignalSource
+    required: bool
+    valid: Callable[[Any], bool]
+    signal: Signal
+
+
+class _Conclusion(NamedTuple):
+    """What an Evaluation says besides its trace."""
+
+    verdict: Verdict
+    matched_policy_ids: tuple[str, ...]
+    scope: Scope | None
+    reasons: tuple[str, ...]
+    failed_closed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """What applies where selectors are alike: rules, the most specific scope, what is wrong with rules."""
+
+    rules: tuple[_Rule, ...]
+    scope: Scope | None
+    defects: tuple[str, ...]
+
+
 class Evaluator:
     """One spec, the policies of one snapshot and the scopes of its domain, compiled.
 
-    Thread-safe as far as results go: the only state is a bounded cache of which policies apply where.
+    Thread-safe as far as results go: the only state is two bounded caches, of which policies apply where, and
+    of what follows from which of them match.
     """
 
     def __init__(self, spec: Spec, policies: Sequence[Policy], scopes: Iterable[Scope]) -> None:
@@ -117,7 +146,9 @@ class Evaluator:
             for policy in policies
             if policy.spec_id == spec.spec_id
         ]
-        self._applicable: dict[tuple[Any, ...], tuple[tuple[_Rule, ...], Scope | None]] = {}
+        self._readers = _readers(spec.signals)
+        self._applicable: dict[tuple[str | None, ...], _Place] = {}
+        self._concluded: dict[tuple[_Place, tuple[bool, ...]], _Conclusion] = {}
 
     @property
     def defects(self) -> tuple[str, ...]:
@@ -126,21 +157,37 @@ class Evaluator:
 
     def evaluate(self, decision: Decision) -> Evaluation:
         """The verdict for a decision of this spec's organization, domain, intent and stage."""
-        values, problems = read_signals(self.spec.signals, decision)
-        rules, scope = self._bound(decision.scope)
-        problems += [rule.defect for rule in rules if rule.defect]
-        trace = tuple(_traced(rule, values) for rule in rules)
-        matched = [rule for rule, seen in zip(rules, trace, strict=True) if seen.matched]
-        if matched:
-            deciding = max(matched, key=lambda rule: rule.policy.verdict.severity)
-            scope = deciding.scope
-        verdict, reasons, closed = self._verdict([rule.policy.verdict for rule in matched], problems)
-        ids = tuple(rule.policy.policy_id for rule in matched)
+        values, problems = _read(self._readers, decision)
+        place = self._place(decision.scope)
+        trace = tuple([_traced(rule, values) for rule in place.rules])
+        matches = tuple([seen.matched for seen in trace])
+        verdict, ids, scope, reasons, closed = (
+            self._conclude(place, matches, (*problems, *place.defects))
+            if problems or place.defects
+            else self._conclusion(place, matches)
+        )
         return Evaluation(verdict, ids, scope, trace, reasons, closed)
+
+    def _conclusion(self, place: _Place, matches: tuple[bool, ...]) -> _Conclusion:
+        """What follows from which rules match where nothing is wrong."""
+        found = self._concluded.get((place, matches))
+        if found is None:
+            if len(self._concluded) >= _REMEMBERED_OUTCOMES:
+                self._concluded.clear()
+            found = self._concluded[place, matches] = self._conclude(place, matches, ())
+        return found
+
+    def _conclude(self, place: _Place, matches: Sequence[bool], problems: Sequence[str]) -> _Conclusion:
+        matched = [rule for rule, matches_here in zip(place.rules, matches, strict=True) if matches_here]
+        scope = place.scope
+        if matched:
+            scope = max(matched, key=lambda rule: rule.policy.verdict.severity).scope
+        verdict, reasons, closed = self._verdict([rule.policy.verdict for rule in matched], problems)
+        return _Conclusion(verdict, tuple(rule.policy.policy_id for rule in matched), scope, reasons, closed)
 
     def bind(self, scope: Mapping[str, Any]) -> Bound:
         """What decides where `scope` holds. Whoever keeps it spares itself finding the policies again."""
-        return Bound(self, scope, self._bound(scope)[0])
+        return Bound(self, scope, self._place(scope).rules)
 
     def outcome(self, matches: Sequence[Policy]) -> Outcome:
         """The verdict where nothing is wrong and just these policies match."""
@@ -167,15 +214,16 @@ class Evaluator:
             return Verdict.OBSERVE, "no policy matched: observed"
         return most_severe(self.spec.allowed_verdicts), "no policy matched: most severe allowed verdict"
 
-    def _bound(self, scope: Mapping[str, Any]) -> tuple[tuple[_Rule, ...], Scope | None]:
-        given = tuple(_text_or_none(scope.get(name)) for name in SELECTORS)
+    def _place(self, scope: Mapping[str, Any]) -> _Place:
+        given = tuple([value if isinstance(value, str) else None for value in map(scope.get, SELECTORS)])
         found = self._applicable.get(given)
         if found is None:
             if len(self._applicable) >= _REMEMBERED_SELECTORS:
                 self._applicable.clear()
             rules = tuple(rule for rule in self._rules if rule.scope is None or _selects(rule.scope, given))
             own = next((scope for scope in self._scopes if _selects(scope, given)), None)
-            found = self._applicable[given] = (rules, own)
+            defects = tuple(rule.defect for rule in rules if rule.defect)
+            found = self._applicable[given] = _Place(rules, own, defects)
         return found
 
 
@@ -247,7 +295,7 @@ def _inputs(
 ) -> tuple[list[_Input], list[Scalar | None], bool]:
     """Signals that vary within a scope, values of those that do not, and whether these are sound."""
     nowhere = Decision(None, None, None, None, scope=scope)
-    fixed, problems = read_signals([s for s in signals if s.source == "scope"], nowhere)
+    fixed, problems = _read(_readers([s for s in signals if s.source == "scope"]), nowhere)
     known = iter(fixed)
     inputs: list[_Input] = []
     values: list[Scalar | None] = []
@@ -273,9 +321,13 @@ def _validity(signal: Signal) -> Callable[[Any], bool]:
     return lambda value: _is_a(value, kind, values)
 
 
-def read_signals(
-    signals: Sequence[Signal], decision: Decision
-) -> tuple[tuple[Scalar | None, ...], list[str]]:
+def _readers(signals: Iterable[Signal]) -> tuple[_Reader, ...]:
+    return tuple(
+        _Reader(signal.name, signal.source, signal.required, _validity(signal), signal) for signal in signals
+    )
+
+
+def _read(readers: Iterable[_Reader], decision: Decision) -> tuple[list[Scalar | None], list[str]]:
     """Declared values in order (None where missing) and what is wrong with them.
 
     A JSON null counts as missing. A value of the wrong type, outside an enum's values, or a required one
@@ -283,24 +335,21 @@ def read_signals(
     """
     values: list[Scalar | None] = []
     problems: list[str] = []
-    for signal in signals:
-        value = _raw(signal, decision)
+    for name, source, required, valid, signal in readers:
+        if source == "context":
+            value = decision.context.get(name)
+        elif source == "scope":
+            value = decision.scope.get(name)
+        else:
+            value = None if decision.timestamp is None else _from_timestamp(signal, decision.timestamp)
         if value is None:
-            if signal.required:
-                problems.append(f"required signal {signal.name} is missing from {signal.source}")
-        elif not _is_a(value, signal.type, signal.values):
-            problems.append(f"signal {signal.name} is not a valid {signal.type}")
+            if required:
+                problems.append(f"required signal {name} is missing from {source}")
+        elif not valid(value):
+            problems.append(f"signal {name} is not a valid {signal.type}")
             value = None
         values.append(value)
-    return tuple(values), problems
-
-
-def _raw(signal: Signal, decision: Decision) -> Any:
-    if signal.source == "context":
-        return decision.context.get(signal.name)
-    if signal.source == "scope":
-        return decision.scope.get(signal.name)
-    return None if decision.timestamp is None else _from_timestamp(signal, decision.timestamp)
+    return values, problems
 
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -351,10 +400,6 @@ def _specific_first(scope: Scope) -> tuple[int, tuple[str, ...], str]:
 
 def _selects(scope: Scope, given: tuple[str | None, ...]) -> bool:
     return all(not wanted or wanted == got for wanted, got in zip(scope.selectors, given, strict=True))
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _compile(
@@ -408,13 +453,11 @@ def _predicate(condition: Condition) -> Callable[[Any], bool]:
 
 
 def _traced(rule: _Rule, values: Sequence[Scalar | None]) -> PolicyTrace:
-    seen = tuple(_tested(test, values) for test in rule.tests)
-    matched = rule.defect is None and all(condition.held for condition in seen)
-    return PolicyTrace(rule.policy.policy_id, rule.policy.verdict, matched, seen)
-
-
-def _tested(test: _Test, values: Sequence[Scalar | None]) -> ConditionTrace:
-    actual = None if test.position is None else values[test.position]
-    held = actual is not None and test.holds(actual)
-    condition = test.condition
-    return ConditionTrace(condition.field, condition.operator, condition.value, actual, held)
+    matched = rule.defect is None
+    seen: list[ConditionTrace] = []
+    for test in rule.tests:
+        actual = None if test.position is None else values[test.position]
+        held = actual is not None and test.holds(actual)
+        matched = matched and held
+        seen.append(ConditionTrace(test.condition, actual, held))
+    return PolicyTrace(rule.policy.policy_id, rule.policy.verdict, matched, tuple(seen))

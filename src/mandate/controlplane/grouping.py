@@ -38,7 +38,7 @@ class Present(Exception):
     """Not written: the decision_id is there already."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Written:
     """JSON texts of what is in the record now."""
 

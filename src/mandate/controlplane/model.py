@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
+
+from pydantic_core import to_json
 
 from mandate.errors import UsageError
 
@@ -115,6 +118,11 @@ class Condition:
     operator: Operator
     value: Scalar | tuple[Scalar, ...]
 
+    @cached_property
+    def spelling(self) -> tuple[str, str]:
+        """What is said before and after the actual value: `amount ` and ` > 500`."""
+        return f"{self.field} ", f" {self.operator} {to_json(self.value).decode()}"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -128,7 +136,7 @@ class Policy:
     name: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen, it would take several times as long to make
 class Decision:
     """What somebody is about to do. Attribution that is missing is None, never inferred."""
 

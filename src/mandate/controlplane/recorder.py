@@ -72,7 +72,7 @@ class CatalogueMoving(DatabaseError):
     code = "catalogue-moving"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # like Written: frozen, they would take three times as long to make
 class Recorded:
     """JSON texts of what is in the record now; `created` is False when it was there before."""
 
@@ -152,6 +152,7 @@ class Recorder:
 
         The text of a decision that is created may be empty.
         """
+        principal = current()
         answers: list[Recorded | Exception | None] = [None] * len(posted)
         group: dict[str, tuple[int, Recording]] = {}
         again: list[tuple[int, Recording]] = []
@@ -159,7 +160,7 @@ class Recorder:
             if at % _JUDGED_AT_A_TIME == 0:
                 await asyncio.sleep(0)  # let others have their turn
             try:
-                judged_now = self.judge_now(each, current())
+                judged_now = self.judge_now(each, principal)
                 found = at, judged_now or await self._judged(each, fresh=False)
             except MandateError as error:
                 answers[at] = error

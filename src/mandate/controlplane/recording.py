@@ -10,14 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
 from mandate.controlplane.catalogue import Entry, Ground, Judge, Key
-from mandate.controlplane.evaluator import ConditionTrace, Evaluation, PolicyTrace, unattributed
+from mandate.controlplane.evaluator import Evaluation, unattributed
 from mandate.controlplane.intake import Posted
-from mandate.controlplane.model import Scope, Stage
+from mandate.controlplane.model import Condition, Scalar, Scope, Stage, Verdict
 from mandate.controlplane.populate import Populated
 from mandate.controlplane.store import NOBODY
 from mandate.postgres import arrays
@@ -25,7 +26,7 @@ from mandate.postgres import arrays
 UNATTRIBUTED = "unattributed"
 _MOST_TRACED = 50
 _MOST_EXPLANATION = 4000
-_NONE = "{}"
+_REMEMBERED_CONCLUSIONS = 1024
 _TICK = timedelta(microseconds=1)
 
 
@@ -92,10 +93,10 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
         assert judge is not None
         found, populated = judge.judge(decision, posted.text)
     issued = max(datetime.now(UTC), posted.received + _TICK)
-    explanation = explain(found)
+    explanation, trace = explain(found)
     plain = posted.complete and posted.text is None and posted.traceparent is None and not populated
     recorded = None if plain else _json(_recorded(posted, populated))
-    details = _json(_details(entry, found, explanation))
+    details = _json(_details(entry, found, explanation, trace))
     kind = _kind(posted, entry, judge, found.scope)
     columns = _columns(posted, found, issued, details)
     return Recording(posted, entry, found, explanation, kind, columns, recorded)
@@ -104,7 +105,7 @@ def judged(posted: Posted, entry: Entry, judge: Judge | None) -> Recording:
 def _kind(posted: Posted, entry: Entry, judge: Judge | None, scope: Scope | None) -> Kind:
     return Kind(
         posted.intent or "",
-        (posted.stage or Stage.PROPOSED).value,
+        str(posted.stage or Stage.PROPOSED),
         judge.spec_id if judge else None,
         str(judge.version) if judge else None,
         scope.scope_id if scope else None,
@@ -123,10 +124,10 @@ def _columns(posted: Posted, found: Evaluation, issued: datetime, details: str) 
         posted.timestamp.isoformat() if posted.timestamp else received,
         received,
         verdict_id,
-        found.verdict.value,
-        arrays.literal(found.matched_policy_ids) if found.matched_policy_ids else _NONE,
+        str(found.verdict),
+        _array(found.matched_policy_ids),
         issued.isoformat(),
-        _summary(found),
+        _summary(found.verdict, found.matched_policy_ids, found.reasons),
         recorded_id,
         issued_id,
         posted.body,
@@ -134,24 +135,44 @@ def _columns(posted: Posted, found: Evaluation, issued: datetime, details: str) 
     )
 
 
-def _summary(found: Evaluation) -> str:
-    why = ", ".join(found.matched_policy_ids) or "; ".join(found.reasons)
-    return f"Verdict {found.verdict}: {why}"[:_MOST_EXPLANATION]
+@lru_cache(maxsize=_REMEMBERED_CONCLUSIONS)
+def _summary(verdict: Verdict, matched: Sequence[str], reasons: Sequence[str]) -> str:
+    why = ", ".join(matched) or "; ".join(reasons)
+    return f"Verdict {verdict}: {why}"[:_MOST_EXPLANATION]
 
 
-def explain(found: Evaluation) -> str:
-    """Why, in one text: what failed closed, or each policy that matched with the conditions that held."""
-    matched = [_explained(trace) for trace in found.trace if trace.matched]
-    return "; ".join([*found.reasons, *matched])[:_MOST_EXPLANATION]
+@lru_cache(maxsize=_REMEMBERED_CONCLUSIONS)
+def _array(texts: Sequence[str]) -> str:
+    return arrays.literal(texts) if texts else "{}"
 
 
-def _explained(trace: PolicyTrace) -> str:
-    conditions = " and ".join(map(_condition, trace.conditions)) or "always"
-    return f"{trace.policy_id} says {trace.verdict}: {conditions}"
+def explain(found: Evaluation) -> tuple[str, list[str]]:
+    """Why, in one text: what failed closed, or each policy that matched with the conditions that held; and a
+    text for each policy that applied."""
+    why = [*found.reasons]
+    trace: list[str] = []
+    for policy_id, verdict, matched, seen in found.trace:
+        says, matches, does_not = _heads(policy_id, verdict)
+        conditions = [_condition(*each) for each in seen]
+        if matched:
+            why.append(says + (" and ".join(conditions) or "always"))
+        trace.append((matches if matched else does_not) + ("; ".join(conditions) or "always"))
+    return "; ".join(why)[:_MOST_EXPLANATION], trace
 
 
-def _condition(condition: ConditionTrace) -> str:
-    return f"{condition.field} {_json(condition.actual)} {condition.operator} {_json(condition.expected)}"
+@lru_cache(maxsize=_REMEMBERED_CONCLUSIONS)
+def _heads(policy_id: str, verdict: Verdict) -> tuple[str, str, str]:
+    """How what is said of a policy begins."""
+    return (
+        f"{policy_id} says {verdict}: ",
+        f"{policy_id} ({verdict}) matches: ",
+        f"{policy_id} ({verdict}) does not match: ",
+    )
+
+
+def _condition(condition: Condition, actual: Scalar | None, held: bool) -> str:
+    before, after = condition.spelling
+    return before + _json(actual) + after if held else f"{before}{_json(actual)}{after} (no)"
 
 
 def given_attribution(posted: Posted) -> dict[str, str | None] | None:
@@ -178,25 +199,18 @@ def _recorded(posted: Posted, populated: Sequence[Populated]) -> dict[str, Any]:
     return {name: value for name, value in details.items() if value is not None}
 
 
-def _details(entry: Entry, found: Evaluation, explanation: str) -> dict[str, Any]:
+def _details(entry: Entry, found: Evaluation, explanation: str, trace: Sequence[str]) -> dict[str, Any]:
     details: dict[str, Any] = {
         "type": "VERDICT_ISSUED",
-        "verdict": found.verdict.value,
+        "verdict": str(found.verdict),
         "snapshot_version": entry.snapshot_version,
         "explanation": explanation,
     }
-    if found.trace:
-        details["trace"] = [_traced(trace) for trace in found.trace[:_MOST_TRACED]]
+    if trace:  # a text for a policy, not an object: every value inside of `details` is an entry of its index
+        details["trace"] = trace[:_MOST_TRACED]
     if found.failed_closed:
         details["failed_closed"] = True
     return details
-
-
-def _traced(trace: PolicyTrace) -> str:
-    """One text for a policy: every value inside of `details` is an entry of its index."""
-    conditions = [_condition(each) + ("" if each.held else " (no)") for each in trace.conditions]
-    outcome = "matches" if trace.matched else "does not match"
-    return f"{trace.policy_id} ({trace.verdict}) {outcome}: {'; '.join(conditions) or 'always'}"
 
 
 def _json(value: Any) -> str:
@@ -206,9 +220,9 @@ def _json(value: Any) -> str:
 def _identifiers() -> tuple[str, str, str]:
     """Three version 7 UUIDs: in order of time, so that each index grows at one end."""
     stamp = f"{time.time_ns() // 1_000_000:012x}"
-    digits = os.urandom(30).hex()
-    return _uuid(stamp, digits[:20]), _uuid(stamp, digits[20:40]), _uuid(stamp, digits[40:])
-
-
-def _uuid(stamp: str, digits: str) -> str:
-    return f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-a{digits[3:6]}-{digits[6:18]}"
+    begin, digits = f"{stamp[:8]}-{stamp[8:]}-7", os.urandom(27).hex()
+    return (
+        f"{begin}{digits[:3]}-a{digits[3:6]}-{digits[6:18]}",
+        f"{begin}{digits[18:21]}-a{digits[21:24]}-{digits[24:36]}",
+        f"{begin}{digits[36:39]}-a{digits[39:42]}-{digits[42:]}",
+    )

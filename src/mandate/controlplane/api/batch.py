@@ -31,7 +31,7 @@ MAX_LINES = 100_000
 _LINES_AT_A_TIME = 25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Line:
     number: int
     posted: Posted | None

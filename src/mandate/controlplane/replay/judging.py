@@ -403,9 +403,9 @@ def _trace(policy: PolicyTrace) -> Mapping[str, Any]:
         "matched": policy.matched,
         "conditions": [
             {
-                "field": seen.field,
-                "operator": seen.operator,
-                "expected": seen.expected,
+                "field": seen.condition.field,
+                "operator": seen.condition.operator,
+                "expected": seen.condition.value,
                 "actual": seen.actual,
                 "held": seen.held,
             }
