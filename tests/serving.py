@@ -20,6 +20,15 @@ from mandate.postgres.connection import Target, connect
 T = TypeVar("T")
 
 MIGRATION_008 = next((Path(__file__).parents[1] / "migrations").glob("008_rfc002*.sql"))
+# What a decision and a verdict say, in this order.
+DECISION = [
+    *("decision_id", "organization_id", "domain", "intent", "stage", "actor", "target", "context", "scope"),
+    *("timestamp", "spec_id", "spec_version"),
+]
+VERDICT = [
+    *("verdict_id", "organization_id", "domain", "decision_id", "snapshot_id", "verdict"),
+    *("matched_policy_ids", "explanation", "spec_id", "spec_version", "scope_id", "owning_team", "timestamp"),
+]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -18,20 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import MIGRATIONS
 from tests.servers import Databases
-from tests.serving import Service, migrate_with_psql, serving
+from tests.serving import DECISION, VERDICT, Service, migrate_with_psql, serving
 
 from mandate.controlplane.seed import Parameters, load
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.postgres.embedded import EmbeddedServer
 
-DECISION = [
-    *("decision_id", "organization_id", "domain", "intent", "stage", "actor", "target", "context", "scope"),
-    *("timestamp", "spec_id", "spec_version"),
-]
-VERDICT = [
-    *("verdict_id", "organization_id", "domain", "decision_id", "snapshot_id", "verdict"),
-    *("matched_policy_ids", "explanation", "spec_id", "spec_version", "scope_id", "owning_team", "timestamp"),
-]
 NOBODY = "99999999-9999-4999-8999-999999999999"
 COUNT = 400
 
@@ -410,87 +398,6 @@ def test_no_filter_breaks_the_service(record: Record, path: str, asked: dict[str
     if answer.status != 200:
         assert answer.status == 400
         assert answer.problem in ("malformed-parameter", "malformed-request", "unknown-parameter")
-
-
-def test_the_description_names_every_path_and_needs_no_other_host(record: Record) -> None:
-    answer = record.service.get("/openapi.json")
-    document = answer.json
-    assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {
-        *("/api/decisions", "/api/decisions/{decision_id}", "/api/decisions/{decision_id}/timeline"),
-        *("/api/decisions/{decision_id}/verdict", "/api/domains", "/api/health", "/api/verdicts"),
-        *(
-            "/healthz",
-            "/readyz",
-            "/metrics",
-            "/api/organizations",
-            "/api/policy-snapshots",
-            "/api/scopes",
-            "/api/specs",
-        ),
-        *("/api/decisions/{decision_id}/outcome", "/api/decisions:batch", "/api/domains/{domain}"),
-        *("/api/policy-snapshots/{snapshot_id}", "/api/scopes/{scope_id}", "/api/specs/{spec_id}"),
-    }
-    listing = document["paths"]["/api/decisions"]["get"]
-    names = [parameter["name"] for parameter in listing["parameters"]]
-    assert names == re.findall(
-        r"\w+", record.service.get("/api/decisions?x=1").json["detail"].partition("known:")[2]
-    )
-    schemas = document["components"]["schemas"]
-    assert set(schemas["Decision"]["examples"][0]) == set(DECISION)
-    assert set(schemas["JudgedDecision"]["properties"]) == {*DECISION, "verdict"}
-    assert set(schemas["VerdictDocument"]["examples"][0]) == set(VERDICT)
-    assert "http://" not in json.dumps(document)
-    assert "https://" not in json.dumps(document)
-
-
-class _Page(HTMLParser):
-    """What a browser would look at: ids, links, text, and whatever would be loaded from somewhere."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.loaded: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = dict(attributes)
-        self.ids += [found["id"] or ""] if "id" in found else []
-        self.links += [found["href"] or ""] if tag == "a" else []
-        if tag in ("script", "link", "img", "iframe", "form") or {"src", "onclick", "style"} & set(found):
-            self.loaded.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_the_description_is_a_page_too_that_loads_nothing(record: Record) -> None:
-    answer = record.service.get("/docs")
-    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    text = answer.body.decode()
-    page, document = _Page(text), record.service.get("/openapi.json").json
-    assert page.loaded == []
-    assert len(set(page.ids)) == len(page.ids)
-    assert {link.partition("#")[2] for link in page.links if "#" in link} <= set(page.ids)
-    assert [link for link in page.links if not link.startswith("#")] == ["/openapi.json"]
-    for path, operations in document["paths"].items():
-        for method, told in operations.items():
-            anchor = re.sub(r"[^a-z0-9]+", "-", f"{method} {path}".lower()).strip("-")
-            (section,) = re.findall(rf'<section id="{anchor}">(.*?)</section>', text, re.DOTALL)
-            shown = _Page(section).text
-            for word in (path, *(one["name"] for one in told.get("parameters", ())), *told["responses"]):
-                assert word in shown, (path, method, word)
-    for name in document["components"]["schemas"]:
-        assert f"doc-{name}" in page.ids
-    style = text.partition("<style>")[2].partition("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = answer.headers["content-security-policy"]
-    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
-    assert record.service.get("/docs").body == answer.body
-    assert record.service.get("/docs", method="HEAD").body == b""
-    assert record.service.get("/docs", headers={"Host": "evil.example"}).problem == "host-not-allowed"
 
 
 def test_the_log_has_a_line_for_every_request_and_nothing_a_caller_made_up(record: Record) -> None:
