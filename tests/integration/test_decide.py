@@ -152,9 +152,18 @@ def test_missing_attribution_is_recorded_and_observed(
 
 
 def test_a_domain_by_the_uuid_that_it_once_had(point: Point) -> None:
+    for spelled in ("finance", FINANCE_UUID):
+        assert verdict_of(post(point.service, decision(domain=spelled))) == "PAUSE"
+    before = kept(point)
     answer = post(point.service, decision(domain=FINANCE_UUID.upper()))
     assert verdict_of(answer) == "PAUSE"
     assert answer.json["decision"]["domain"] == "finance"
+    assert kept(point) <= before, "every spelling of a UUID is kept in memory"
+
+
+def kept(point: Point) -> float:
+    """Domains in the service's memory."""
+    return float(point.service.get("/metrics").body.partition(b"\nmandate_catalogue_domains ")[2].split()[0])
 
 
 def test_what_is_made_up_for_the_caller(point: Point) -> None:

@@ -428,6 +428,16 @@ def test_many_scopes_do_not_grow_the_memory_for_ever() -> None:
     assert len(evaluator._concluded) <= 4096
 
 
+def test_long_selectors_do_not_either() -> None:
+    block = Policy("p", "t", Verdict.BLOCK, (), "s")
+    long = "x" * 50_000
+    evaluator = Evaluator(spec_with(), [block], [Scope("t", tenant=long)])
+    for tenant in (long, *(f"{long}{number}" for number in range(50))):
+        decision = Decision("o", "finance", "pay", Stage.PRE_COMMIT, scope={"tenant": tenant})
+        assert (evaluator.evaluate(decision).verdict is Verdict.BLOCK) == (tenant == long)
+    assert not evaluator._applicable
+
+
 def test_parsing_what_migrations_004_and_006_store() -> None:
     signal = parse_signal({"name": "carrier", "type": "enum", "values": ["road"], "source": "context"})
     assert signal == Signal("carrier", "enum", "context", False, ("road",))

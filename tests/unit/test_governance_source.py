@@ -189,6 +189,7 @@ def test_no_bytes_bring_anything_but_defects(data: bytes) -> None:
     [
         (b"", "", "not JSON"),
         (b"\xff", "", "not JSON"),
+        (b"\xef\xbb\xbf{}", "", "byte order mark"),
         (b'{"a": NaN}', "", "not JSON"),
         (b'{"a": 1e999}', "/a", "no number"),
         (b'{"a": "\\u0000"}', "/a", "U+0000"),

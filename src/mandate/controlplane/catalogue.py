@@ -199,7 +199,8 @@ class Catalogue:
             return None
         entry = compile_entry(version, rows[0])
         self.on_load(entry)
-        if generation == self._generation:
+        # By its name, and by the one spelling of its UUID: of all the others there are too many to keep.
+        if generation == self._generation and key.domain in (entry.domain, uuid):
             self._entries[key] = entry
             self._entries.move_to_end(key)
             while len(self._entries) > MOST_DOMAINS:

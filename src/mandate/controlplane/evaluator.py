@@ -31,6 +31,7 @@ from mandate.controlplane.model import (
 )
 
 _REMEMBERED_SELECTORS = 4096
+_LONGEST_SELECTORS = 1000  # characters together: whoever makes up longer ones finds no memory to fill
 _REMEMBERED_OUTCOMES = 4096
 _ORDERINGS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
@@ -218,13 +219,19 @@ class Evaluator:
         given = tuple([value if isinstance(value, str) else None for value in map(scope.get, SELECTORS)])
         found = self._applicable.get(given)
         if found is None:
-            if len(self._applicable) >= _REMEMBERED_SELECTORS:
-                self._applicable.clear()
             rules = tuple(rule for rule in self._rules if rule.scope is None or _selects(rule.scope, given))
             own = next((scope for scope in self._scopes if _selects(scope, given)), None)
             defects = tuple(rule.defect for rule in rules if rule.defect)
-            found = self._applicable[given] = _Place(rules, own, defects)
+            found = _Place(rules, own, defects)
+            self._remember(given, found)
         return found
+
+    def _remember(self, given: tuple[str | None, ...], place: _Place) -> None:
+        if sum(map(len, filter(None, given))) > _LONGEST_SELECTORS:
+            return
+        if len(self._applicable) >= _REMEMBERED_SELECTORS:
+            self._applicable.clear()
+        self._applicable[given] = place
 
 
 class Bound:

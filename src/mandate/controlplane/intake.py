@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ MAX_DEPTH = 64
 MAX_DIGITS = 100
 MAX_EXPONENT = 300
 
-_BYTE_ORDER_MARK = "\ufeff"
 _CONTAINERS = frozenset((dict, list))
 _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII | re.IGNORECASE
@@ -121,7 +121,7 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     try:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        if body.startswith(_BYTE_ORDER_MARK):
+        if raw.startswith(BOM_UTF8):
             raise MalformedBody(
                 "the body begins with a byte order mark (EF BB BF): JSON is sent without one"
             ) from None

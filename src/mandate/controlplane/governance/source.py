@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -349,6 +350,8 @@ class _Object(list[tuple[str, Any]]):
 
 def read_json(data: bytes, name: str = "body") -> Source:
     """One JSON document, with the same limits. Raises InvalidDocument when it is not JSON."""
+    if data.startswith(BOM_UTF8):
+        raise _stop(name, "it begins with a byte order mark (EF BB BF): JSON is sent without one", None)
     try:
         value = json.loads(
             data.decode("utf-8"),
