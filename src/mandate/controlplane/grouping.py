@@ -239,6 +239,7 @@ def is_hopeless(error: DatabaseError) -> bool:
 
 
 _PLAIN = Columns._fields.index("body")  # the columns before it: short texts, none of them null
+_FEW_KINDS = 16  # what has more of them is not met again, and would be much to remember
 _BETWEEN = "\1"  # two JSON texts, which have no such character in them
 
 
@@ -249,7 +250,7 @@ def parameters(recordings: Sequence[Recording], *, whole: bool = True) -> dict[s
     rows = [each.columns for each in recordings]
     plain = zip(Columns._fields[:_PLAIN], arrays.columns([row[:_PLAIN] for row in rows]), strict=True)
     return {
-        **_shared(tuple(kinds)),
+        **(_shared(tuple(kinds)) if len(kinds) <= _FEW_KINDS else _shared.__wrapped__(tuple(kinds))),
         **dict(plain),
         "body": _BETWEEN.join([row.body for row in rows]),
         "details": _BETWEEN.join([row.details for row in rows]),
