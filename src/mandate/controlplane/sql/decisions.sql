@@ -1,13 +1,23 @@
--- A page of decisions with their latest verdict, last received first.
+-- A page of decisions with their latest verdict, last received first. Verdicts are joined where they are filtered by; else
+-- those of the page are looked up, and no other.
 SELECT d.received_at::text AS position_1, concat_ws(' ', d.decision_id, d.organization_id) AS position_2,
     json_build_object(
         'decision_id', d.decision_id, 'organization_id', d.organization_id, 'domain', d.domain,
         'intent', d.intent, 'stage', d.stage, 'actor', d.actor, 'target', d.target,
         'context', d.context, 'scope', d.scope, 'timestamp', d.timestamp,
-        'spec_id', d.spec_id, 'spec_version', d.spec_version, 'verdict', v.verdict
+        'spec_id', d.spec_id, 'spec_version', d.spec_version,
+        'verdict', CASE WHEN %(verdict)s::mandate.verdict IS NULL AND %(scope_keys)s::text[] IS NULL THEN (
+            SELECT v.verdict
+            FROM attached v
+            WHERE v.decision_id = d.decision_id /* tenant: v, d */ AND NOT EXISTS (
+                SELECT FROM mandate.verdict_events later
+                WHERE later.decision_id = v.decision_id /* tenant: later, v */ AND (later.timestamp, later.verdict_id) > (v.timestamp, v.verdict_id)
+            )
+        ) ELSE v.verdict END
     )::text AS body
 FROM decision d
-LEFT JOIN attached v ON v.decision_id = d.decision_id /* tenant: v, d */ AND NOT EXISTS (
+LEFT JOIN attached v ON (%(verdict)s::mandate.verdict IS NOT NULL OR %(scope_keys)s::text[] IS NOT NULL)
+    AND v.decision_id = d.decision_id /* tenant: v, d */ AND NOT EXISTS (
     SELECT FROM mandate.verdict_events later
     WHERE later.decision_id = v.decision_id /* tenant: later, v */ AND (later.timestamp, later.verdict_id) > (v.timestamp, v.verdict_id)
 )
