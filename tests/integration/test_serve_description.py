@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pytest
+from starlette.routing import Route
 from tests.posting import decision_point
 from tests.serving import DECISION, VERDICT, Service
+
+from mandate.controlplane.api.access import OPEN, RULES, template
+from mandate.controlplane.api.app import application
+from mandate.postgres.connection import Target
+from mandate.postgres.pool import Pool
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,27 @@ def test_the_description_names_every_path_and_needs_no_other_host(service: Servi
     assert set(schemas["VerdictDocument"]["examples"][0]) == set(VERDICT)
     assert "http://" not in json.dumps(document)
     assert "https://" not in json.dumps(document)
+
+
+def test_no_route_is_left_out_of_it() -> None:
+    """What tries every operation of the document with every wrong token tries all that there is."""
+    nowhere = Target({"host": "localhost"}, "test")
+    reading, writing = (
+        Pool(lambda: nowhere, application_name="test", size=1, writing=each) for each in (False, True)
+    )
+    app = application(reading, writing)
+    # Each part below /api and /api/v1, the probes, and what describes them.
+    *parts, probes = app.state.routers
+    assert [route.path for route in app.routes if isinstance(route, Route)] == ["/openapi.json", "/docs"]
+    assert len(app.routes) == 2 + 2 * len(parts) + 1
+    routes = [route for part in (*parts, probes) for route in part.routes]
+    told = {
+        (method.upper(), template(path))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    }
+    assert {(method, route.path) for route in routes for method in route.methods} == told
+    assert {(method, path) for method, path in told if path not in OPEN} == RULES.keys()
 
 
 class _Page(HTMLParser):
