@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from mandate.client import (
     NotAuthenticated,
     NotAuthorized,
     NotFound,
+    NotTrusted,
     Problem,
     Unavailable,
 )
@@ -116,6 +118,30 @@ def test_the_same_bytes_are_sent_until_there_is_an_answer() -> None:
 
 def _hashable(attempt: Attempt) -> Any:
     return SimpleNamespace(request=(attempt.request.path, attempt.request.body))
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (9, "clock"),
+        (10, "renew"),
+        (18, "SSL_CERT_FILE"),
+        (20, "SSL_CERT_FILE"),
+        (62, "base_url"),
+        (64, "base_url"),
+    ],
+)
+def test_a_certificate_is_looked_at_once(code: int, hint: str) -> None:
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    refused.verify_code, refused.verify_message = code, "what is wrong"
+    lost = ConnectionError("as the transport says it")
+    lost.__cause__ = refused
+    network = Network(Lost(lost))
+    with pytest.raises(NotTrusted, match="what is wrong") as caught:
+        network.decide()
+    assert (len(network.attempts), network.waits) == (1, [])
+    assert hint in str(caught.value.hint)
+    assert caught.value.fields["decision_id"] == DECISION_ID
 
 
 def test_a_decision_id_is_made_once() -> None:
