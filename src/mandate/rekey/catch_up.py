@@ -148,7 +148,7 @@ def caught_up(
                 session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 locking.keep_from_truncation(session, direction.source(table))
                 settle(session, lazily=True)
-                _apply(session, graph, direction, None)
+                _apply(session, graph, direction, None, completed(session, graph, direction))
                 _let_planner_choose(session)
                 return work()
         except DatabaseError as error:
@@ -173,16 +173,21 @@ def _in_snapshot(session: Session, graph: Graph, direction: Direction, limit: in
     with session.transaction():
         session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         settle(session, lazily=True)
-        return _apply(session, graph, direction, limit)
+        return _apply(session, graph, direction, limit, completed(session, graph, direction))
 
 
-def drain(session: Session, graph: Graph, direction: Direction) -> int:
+def drain(
+    session: Session, graph: Graph, direction: Direction, complete: frozenset[int] | None = None
+) -> int:
     """Catch up everything inside the caller's transaction, which keeps writers out; how many log rows.
 
-    Foreign keys of the destination are checked before it returns, so that the tables can be altered.
+    `complete`: what `completed` found before anybody had to wait. Foreign keys of the destination are
+    checked before it returns, so that the tables can be altered.
     """
     settle(session)
-    count = _apply(session, graph, direction, None)
+    if complete is None:
+        complete = completed(session, graph, direction)
+    count = _apply(session, graph, direction, None, complete)
     if count:
         session.execute("SET CONSTRAINTS ALL IMMEDIATE")
     return count
@@ -218,9 +223,10 @@ def until_small(
 # -- one batch -------------------------------------------------------------------------------------------
 
 
-def _apply(session: Session, graph: Graph, direction: Direction, limit: int | None) -> int:
+def _apply(
+    session: Session, graph: Graph, direction: Direction, limit: int | None, complete: frozenset[int]
+) -> int:
     """The order matters: rows leave by the maps that they were written by, and come by those of now."""
-    complete = _complete(session, graph, direction)
     taken = _with_json(graph, direction, _pending(session, graph, direction, limit, complete))
     if not any(each.keys for each in taken):
         return 0
@@ -239,7 +245,7 @@ def _apply(session: Session, graph: Graph, direction: Direction, limit: int | No
     return sum(_forget_log(session, graph, direction, each) for each in taken)
 
 
-def _complete(session: Session, graph: Graph, direction: Direction) -> frozenset[int]:
+def completed(session: Session, graph: Graph, direction: Direction) -> frozenset[int]:
     """Old oids of the tables that a batch takes all log rows of: parents, and what others refer to.
 
     Raises MigrationFailed for a foreign key that would act when a row is deleted and comes back.

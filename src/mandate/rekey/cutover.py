@@ -165,6 +165,7 @@ class _Prepared:
     locks: Sequence[sql.Composed]
     names: Sequence[sql.Identifier]
     also_move: Sequence[sql.Composed]
+    complete: frozenset[int]
     patience_seconds: float
 
     @classmethod
@@ -174,6 +175,7 @@ class _Prepared:
             objects.to_lock(session, graph),
             objects.relations_to_lock(session, graph),
             objects.at_cutover(session, graph, swap.direction),
+            catch_up.completed(session, graph, swap.direction),
             locking.patience_seconds(session),
         )
 
@@ -228,16 +230,17 @@ def _attempt(swap: Swap, prepared: _Prepared, session: Session, snapshot_seconds
             session.execute("SET LOCAL synchronous_commit = off")
             for work in swap.first:
                 work(session)
-            steps = _steps(swap, prepared, session, xid)
+            session.execute(_together(session, list(snapshots.guards(swap.graph, swap.direction, xid))))
+            steps = _steps(swap, prepared, session)
             for statement in prepared.locks:
                 clock.limit(session, prepared.patience_seconds)
                 session.execute(statement)
             locked = time.monotonic()
             _require_no_snapshot(session, snapshot_seconds)
-            for step in steps:
-                clock.limit(session)
-                step(session)
             clock.limit(session)
+            for step in steps:
+                step(session)
+                clock.left()
         blocked = time.monotonic() - locked
         _flush(session)
     except DatabaseUnavailable as error:
@@ -264,14 +267,14 @@ def _flush(session: Session) -> None:
 
 
 class _Clock:
-    """Bounds every statement by what is left of the deadline, and the server's patience with a silent us."""
+    """Bounds statements by what is left of the deadline, and the server's patience with a silent us."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._started = time.monotonic()
 
-    def limit(self, session: Session, patience_seconds: float = float("inf")) -> None:
-        """`patience_seconds`: of what was given at the beginning to all that comes now. Raises _TooLate."""
+    def left(self, patience_seconds: float = float("inf")) -> float:
+        """Seconds. `patience_seconds`: of what was given at the beginning to all so far. Raises _TooLate."""
         spent = time.monotonic() - self._started
         deadline = self._options.deadline_seconds
         left = min(deadline, patience_seconds) - spent
@@ -279,6 +282,11 @@ class _Clock:
             raise _TooLate(f"not all locks within {patience_seconds:g} s, half of deadlock_timeout")
         if left <= 0:
             raise _TooLate(f"not done within {deadline:g} s")
+        return left
+
+    def limit(self, session: Session, patience_seconds: float = float("inf")) -> None:
+        """No statement from now on takes longer than what is left. Raises _TooLate."""
+        left = self.left(patience_seconds)
         milliseconds = f"{max(1, round(left * 1000))}ms"
         # A lock timeout counts for each lock, a statement timeout for all of a statement. The last is for
         # a conductor that stands still, or whose network does, while it keeps everybody out.
@@ -289,7 +297,7 @@ class _Clock:
         )
 
 
-def _steps(swap: Swap, prepared: _Prepared, session: Session, xid: str) -> list[Work]:
+def _steps(swap: Swap, prepared: _Prepared, session: Session) -> list[Work]:
     """What is done under the locks. Its text is made before them."""
     graph, direction = swap.graph, swap.direction
     exchange = _together(
@@ -298,11 +306,10 @@ def _steps(swap: Swap, prepared: _Prepared, session: Session, xid: str) -> list[
             *capture.without_triggers(graph, direction),
             *_moves(swap),
             *prepared.also_move,
-            *snapshots.guards(graph, xid),
         ],
     )
     steps: list[Work] = [
-        lambda inside: _drain(swap, inside),
+        lambda inside: _drain(swap, prepared, inside),
         lambda inside: inside.execute(exchange),
         *swap.also,
     ]
@@ -312,9 +319,9 @@ def _steps(swap: Swap, prepared: _Prepared, session: Session, xid: str) -> list[
     return steps
 
 
-def _drain(swap: Swap, session: Session) -> None:
+def _drain(swap: Swap, prepared: _Prepared, session: Session) -> None:
     try:
-        catch_up.drain(session, swap.graph, swap.direction)
+        catch_up.drain(session, swap.graph, swap.direction, prepared.complete)
     except CheckFailed as error:
         raise _Contradiction(error.message) from error
 

@@ -307,6 +307,9 @@ class Engine:
 
     def _after(self, session: Session, graph: Graph, direction: Direction) -> None:
         """What follows a swap outside its transaction: proofs of foreign keys, refreshed views."""
+        for hook in self.options.hooks.after_swap if direction.forward else ():
+            with session.transaction():
+                hook(session)
         proofs = objects.proofs_after(session, graph, direction)
         with self._sessions() as sessions:
             crew.spread(sessions, [partial(self._each, statements=each) for each in proofs])

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from mandate.postgres.connection import sql
 from mandate.rekey import dressing, rewriting, spec
+from mandate.rekey.altering import Alteration
 from mandate.rekey.catalogue import Catalogue, ForeignKey
 from mandate.rekey.model import Graph, NewTable
 from mandate.rekey.rewriting import CannotRewrite
@@ -214,11 +215,9 @@ def add(graph: Graph, key: ForeignKey, aside: str | None, *, lagging: bool = Fal
     """ADD CONSTRAINT ... NOT VALID, for clients or for the lagging side."""
     on_update, on_delete = (_NO_ACTION, _NO_ACTION) if lagging else (key.on_update, key.on_delete)
     deferrable, deferred = (True, True) if lagging else (key.deferrable, key.deferred)
-    return sql.SQL(
-        "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}"
-        " ON UPDATE {} ON DELETE {}{} {}{}"
+    action = sql.SQL(
+        "ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){} ON UPDATE {} ON DELETE {}{} {}{}"
     ).format(
-        child(graph, key, aside),
         sql.Identifier(key.name),
         _names(key.columns),
         place(graph, key.parent_schema, key.parent_name, key.parent, aside),
@@ -232,6 +231,7 @@ def add(graph: Graph, key: ForeignKey, aside: str | None, *, lagging: bool = Fal
         deferrability(deferrable, deferred),
         sql.SQL(" NOT VALID" if key.enforced else " NOT ENFORCED"),
     )
+    return Alteration(child(graph, key, aside), action)
 
 
 def _names(names: Sequence[str]) -> sql.Composed:
@@ -251,9 +251,8 @@ def deferrability(deferrable: bool, deferred: bool) -> sql.SQL:
 
 def drop(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Composed:
     """DROP CONSTRAINT."""
-    return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
-        child(graph, key, aside), sql.Identifier(key.name)
-    )
+    action = sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(key.name))
+    return Alteration(child(graph, key, aside), action)
 
 
 def validate(graph: Graph, key: ForeignKey, aside: str | None) -> sql.Composed:
@@ -269,9 +268,8 @@ def comment(graph: Graph, key: ForeignKey, aside: str | None) -> Iterator[sql.Co
 
 
 def _alter(graph: Graph, key: ForeignKey, aside: str | None, how: sql.SQL) -> sql.Composed:
-    return sql.SQL("ALTER TABLE {} ALTER CONSTRAINT {} {}").format(
-        child(graph, key, aside), sql.Identifier(key.name), how
-    )
+    action = sql.SQL("ALTER CONSTRAINT {} {}").format(sql.Identifier(key.name), how)
+    return Alteration(child(graph, key, aside), action)
 
 
 # -- the cutover -------------------------------------------------------------------------------------

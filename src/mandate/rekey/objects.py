@@ -13,6 +13,7 @@ from functools import cached_property
 
 from mandate.postgres.connection import Session, Verbatim, sql
 from mandate.rekey import catalogue, dressing, foreign_keys, rewriting, routines, rules, shadow, views
+from mandate.rekey.altering import Alteration, merged
 from mandate.rekey.catalogue import Attribute, Catalogue, ForeignKey, OwnedSequence, Trigger
 from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph, NewColumn, NewTable
@@ -88,7 +89,7 @@ def _lock_sequences(graph: Graph, kept: Catalogue) -> Iterator[sql.Composed]:
 
 def at_cutover(session: Session, graph: Graph, direction: Direction) -> list[sql.Composed]:
     """Statements for inside the cutover, right after the tables changed schemas. Reads what was kept only."""
-    return list(_Swap(graph, catalogue.read(session, graph), direction).statements())
+    return list(merged(_Swap(graph, catalogue.read(session, graph), direction).statements()))
 
 
 def proofs_after(session: Session, graph: Graph, direction: Direction) -> list[list[sql.Composed]]:
@@ -175,9 +176,10 @@ class _Swap:
         )
         yield from foreign_keys.arrive(self.graph, self.kept, self.arriving_keys)
         for table in self.graph.tables:
+            yield from self._triggers(table)
+        for table in self.graph.tables:
             yield from self._sequences(table)
             yield from self._statistics(table)
-            yield from self._triggers(table)
             yield from self._publications(table)
             if self.direction.forward:
                 yield from self._unproven(table)
@@ -321,4 +323,4 @@ def _move_statistics(schema: str, name: str, to: str) -> sql.Composed:
 
 
 def _enable(table: sql.Identifier, trigger: Trigger, how: str) -> sql.Composed:
-    return sql.SQL("ALTER TABLE {} {} {}").format(table, sql.SQL(_ENABLE[how]), sql.Identifier(trigger.name))
+    return Alteration(table, sql.SQL("{} {}").format(sql.SQL(_ENABLE[how]), sql.Identifier(trigger.name)))

@@ -14,13 +14,15 @@ class Hooks:
 
     `begin` once a run begins or goes on; `before_swap` and `before_swap_back` on the session of each attempt,
     before its transaction; `before_locks` inside it, when no client waits for it yet; `at_swap` and
-    `at_swap_back` once the tables have changed places.
+    `at_swap_back` once the tables have changed places; `after_swap` in a transaction of its own, however
+    often, before anything else is done with the tables that were put aside.
     """
 
     begin: Sequence[cutover.Work] = ()
     before_swap: Sequence[cutover.Work] = ()
     before_locks: Sequence[cutover.Work] = ()
     at_swap: Sequence[cutover.Work] = ()
+    after_swap: Sequence[cutover.Work] = ()
     before_swap_back: Sequence[cutover.Work] = ()
     at_swap_back: Sequence[cutover.Work] = ()
 

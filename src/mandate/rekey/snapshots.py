@@ -14,6 +14,7 @@ from pathlib import Path
 from mandate.postgres.connection import Session, sql
 from mandate.progress import Reporter
 from mandate.rekey import locking
+from mandate.rekey.direction import Direction
 from mandate.rekey.model import Graph
 
 _OLDER = (Path(__file__).parent / "sql" / "older_snapshots.sql").read_bytes()
@@ -43,19 +44,20 @@ def prepare(session: Session, graph: Graph) -> None:
     )
 
 
-def guards(graph: Graph, xid: str) -> Iterator[sql.Composed]:
-    """Statements that keep who does not see the transaction `xid` from writing to the tables in use."""
+def guards(graph: Graph, direction: Direction, xid: str) -> Iterator[sql.Composed]:
+    """Statements that keep who does not see the transaction `xid` from writing to the tables that arrive."""
     for table in graph.tables:
+        arriving = direction.destination(graph, table)
         yield sql.SQL(
             "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table}"
             " FOR EACH STATEMENT EXECUTE FUNCTION {function}({xid})"
         ).format(
             trigger=_trigger(graph),
-            table=table.old.identifier,
+            table=arriving,
             function=_function(graph),
             xid=sql.Literal(xid),
         )
-        yield sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(table.old.identifier, _trigger(graph))
+        yield sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(arriving, _trigger(graph))
 
 
 def wait_for_older(session: Session, graph: Graph, say: Callable[[str | None], None]) -> None:

@@ -19,6 +19,7 @@ from mandate.rekey.options import Hooks, Options
 from mandate.rekey.spec import Spec
 from mandate.runbook import identity_rows, mapping, migrations
 from mandate.runbook.migration import Migration, Proven, Tried
+from mandate.runbook.migrations import MigrationFile
 from mandate.settings import Settings
 
 NAME = "008"
@@ -57,6 +58,7 @@ def engine(target: Target, reporter: Reporter, options: Options | None = None) -
         before_swap=(_define,),
         before_locks=(_make,),
         at_swap=(_swap,),
+        after_swap=(_after_swap,),
         at_swap_back=(_swap_back, lambda session: _say_if_not_unique(session, reporter)),
     )
     return Engine(target, spec(), chosen.with_hooks(hooks), reporter)
@@ -71,6 +73,7 @@ def prepare(session: Session) -> None:
 
 def _define(session: Session) -> None:
     """Before anything is locked: making functions takes longer than calling them."""
+    _file()
     for statement in _definitions():
         session.execute(statement.encode())
 
@@ -91,8 +94,17 @@ def _make(session: Session) -> None:
 
 def _swap(session: Session) -> None:
     session.execute((_SQL / "identity_swap.sql").read_bytes())
-    file = migrations.of_version(VERSION)
-    migrations.record(session, file.version, file.path.name, file.sha256)
+    migrations.record(session, VERSION, _file().path.name, _file().sha256)
+
+
+@cache
+def _file() -> MigrationFile:
+    """What the swap writes down; read before clients wait for it."""
+    return migrations.of_version(VERSION)
+
+
+def _after_swap(session: Session) -> None:
+    session.execute((_SQL / "identity_after_swap.sql").read_bytes())
 
 
 def _swap_back(session: Session) -> None:

@@ -1,23 +1,10 @@
 -- Inside the swap of 008, once the new tables are in place: what version 8 has beside them. Clients wait meanwhile:
--- what can be done before is in identity_swap_begin.sql.
+-- what can be done before is in identity_swap_begin.sql, what can be done after in identity_after_swap.sql.
 INSERT INTO pg_temp.m008_domains (domain_id, organization_id, old_name, new_name, hex)
 SELECT o1, n1, d1, n2, pg_temp.m008_hex(o1::text) FROM mandate_rekey_008.map_1;
 INSERT INTO pg_temp.m008_scopes (scope_id, organization_id, domain, new_scope_id, hex)
 SELECT m.o1, s.organization_id, s.domain, m.n1, pg_temp.m008_hex(m.o1::text)
 FROM mandate_rekey_008.map_2 m JOIN mandate.scopes s ON s.scope_id = m.n1;
--- Version 8 allows scopes with equal selectors; going back they must get in. Made again by a rollback.
-DO $$
-DECLARE
-    item record;
-BEGIN
-    FOR item IN SELECT i.indexrelid, pg_get_indexdef(i.indexrelid) AS definition FROM pg_index i
-                WHERE i.indrelid = 'mandate_pre_008.scopes'::regclass AND i.indisunique
-                  AND pg_get_indexdef(i.indexrelid) ~ 'COALESCE\(scope_domain.*COALESCE\(tenant' LOOP
-        INSERT INTO mandate_conductor.migration_008_made (kind, name) VALUES ('index', item.definition);
-        EXECUTE format('DROP INDEX %s', item.indexrelid::regclass);
-    END LOOP;
-END
-$$;
 SELECT pg_temp.m008_mandate_specs();
 SELECT pg_temp.m008_prefix_rule();
 SELECT pg_temp.m008_identity_map();
