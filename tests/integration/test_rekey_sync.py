@@ -11,7 +11,8 @@ from tests import rekeying
 from tests.rekeying import COMPOSITE, INTEGERS, NAMES, Example
 from tests.servers import DatabaseFactory
 
-from mandate.errors import CheckFailed, MigrationFailed, VerificationFailed
+from mandate.cli import output
+from mandate.errors import CheckFailed, DatabaseError, MigrationFailed, VerificationFailed
 from mandate.postgres.connection import Session, Target, connect, sql
 from mandate.progress import Silent
 from mandate.rekey import capture, catch_up, copying, maps, verify
@@ -465,3 +466,19 @@ def test_verify_leaves_out_what_is_still_to_be_caught_up(database: DatabaseFacto
             "public.timeline": 1,
         }
         assert proofs["public.timeline"].rows == 399
+
+
+def test_what_a_batch_cannot_do_is_told(
+    database: DatabaseFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error that was raised from itself was looked through for its causes for ever."""
+    with _copied(database("empty"), INTEGERS) as (session, graph):
+        session.execute("DELETE FROM public.lines WHERE order_id = 1")
+        session.execute(sql.SQL("ALTER TABLE {} RENAME TO away").format(FORWARD.log(graph)))
+        with pytest.raises(DatabaseError, match="does not exist") as failed:
+            catch_up.batch(session, graph, FORWARD, None)
+        error = failed.value
+        assert error.__cause__ is not error
+        error.__cause__ = error
+        output.complain(error)
+    assert "does not exist" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.servers import DatabaseFactory
 
-from mandate.postgres.connection import Session, Verbatim, connect
+from mandate.postgres.connection import Session, Verbatim, connect, sql
 from mandate.postgres.embedded import EmbeddedServer
 from mandate.rekey import row_hash
 from mandate.rekey.fingerprint import fingerprint_hashed
@@ -13,6 +13,7 @@ from mandate.rekey.fingerprint import fingerprint_hashed
 TYPES = {
     "boolean": ("true", "false"),
     "integer": ("0", "-1"),
+    "bigint": ("-1", "4294967295"),
     "uuid": (
         "'00000000-0000-0000-0000-000000000000'",
         "'00000000-0000-0000-0000-000000000001'",
@@ -71,6 +72,17 @@ def test_values_that_differ_in_a_byte_have_different_hashes(
                     for value in (one, other, "NULL")
                 ]
                 assert len(set(hashes)) == 3, (type_, stored)
+
+
+def test_all_64_bits_of_a_hash_count(database: DatabaseFactory) -> None:
+    """With 32 of them some ten in so many rows have the hash of another."""
+    with connect(database("empty")) as session:
+        hashed = row_hash.expression(session, {"n": "integer", "b": "bigint"})
+        query = sql.SQL(
+            "SELECT count(DISTINCT {}) FROM (SELECT n, n::bigint << 32 AS b"
+            " FROM generate_series(1, 300000) AS n) AS source"
+        ).format(hashed)
+        assert session.value(query) == 300_000
 
 
 def test_values_that_change_places_show(database: DatabaseFactory) -> None:

@@ -96,7 +96,9 @@ def complain(error: MandateError) -> None:
 def _causes(error: BaseException) -> Iterator[str]:
     seen = str(error)
     cause = error.__cause__
-    while cause is not None:
+    passed = {error}
+    while cause is not None and cause not in passed:
+        passed.add(cause)
         text = str(cause).strip()
         if isinstance(cause, MandateError) and text not in seen:
             yield text

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from mandate.errors import CheckFailed, DatabaseError, MigrationFailed
 from mandate.postgres.connection import Session, sql
@@ -36,6 +36,7 @@ _FOREIGN_KEYS = (_SQL / "destination_constraints.sql").read_bytes()
 
 # Unique, exclusion and foreign key violations: a row whose log entry is not in the batch is in the way.
 _IN_THE_WAY = ("23505", "23P01", "23503")
+_INTEGRITY = "23"
 
 # Below this share of a table's rows keys are looked up one by one, whatever the planner knows of the log.
 _FEW = 0.05
@@ -112,11 +113,11 @@ def batch(session: Session, graph: Graph, direction: Direction, limit: int | Non
         return _in_snapshot(session, graph, direction, limit)
     except DatabaseError as error:
         if error.sqlstate not in _IN_THE_WAY:
-            raise _refused(error) from error
+            _refuse(error)
     try:
         return _in_snapshot(session, graph, direction, None)
     except DatabaseError as error:
-        raise _refused(error) from error
+        _refuse(error)
 
 
 def patient_batch(
@@ -152,21 +153,21 @@ def caught_up(
                 _let_planner_choose(session)
                 return work()
         except DatabaseError as error:
-            raise _refused(error) from error
+            _refuse(error)
 
     return patiently(once, CATCH_UP_SECONDS)
 
 
-def _refused(error: DatabaseError) -> Exception:
-    """An integrity constraint of the destination (class 23) that the source's rows do not satisfy."""
-    if not (error.sqlstate or "").startswith("23"):
-        return error
+def _refuse(error: DatabaseError) -> NoReturn:
+    """Raise it; as MigrationFailed where the source's rows do not satisfy a constraint of the destination."""
+    if not (error.sqlstate or "").startswith(_INTEGRITY):
+        raise error
     said = error.fields.get("detail") or error.message
-    return MigrationFailed(
+    raise MigrationFailed(
         f"a row that was written meanwhile does not fit the new tables: {error.message}: {said}",
         hint="correct the row, then run again",
         **error.fields,
-    )
+    ) from error
 
 
 def _in_snapshot(session: Session, graph: Graph, direction: Direction, limit: int | None) -> int:

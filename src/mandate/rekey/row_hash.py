@@ -13,6 +13,8 @@ _HASHES_BYTES = "SELECT to_regprocedure('pg_catalog.hashbyteaextended(bytea,bigi
 # Types that are sent as something else than what is stored, which is cheaper to hash.
 _STORED = ("jsonb", "json", "numeric")
 _FUNCTION = "stored_hash"
+# PostgreSQL's own hashes of a bigint know 32 bits of it: -1 and 4294967295 are one to them.
+_FOLDS = "hashint8extended"
 _HASHABLE = (Path(__file__).parent / "sql" / "hashable.sql").read_bytes()
 
 
@@ -36,9 +38,10 @@ def expression(session: Session, columns: Mapping[str, str], stored: str | None 
     """The hash of a row called `source` with these columns (name -> type), for one database only.
 
     Rows that differ in a byte have different hashes, short of a collision, also where the types call them
-    equal: 1.0 and 1.00 as numeric, or texts that a collation does not tell apart. With `stored`, a schema
-    that `make` was called for, rows that are the same may have different hashes, too, if a value of them
-    was put together in another way: then look again without.
+    equal: 1.0 and 1.00 as numeric, or texts that a collation does not tell apart. (Of a timestamp, or a time
+    of day, PostgreSQL hashes 32 bits.) With `stored`, a schema that `make` was called for, rows that are the
+    same may have different hashes, too, if a value of them was put together in another way: then look again
+    without.
     """
     made = _made(session, stored)
     found = session.rows(_HASHABLE, (list(columns.values()),))
@@ -57,7 +60,12 @@ def expression(session: Session, columns: Mapping[str, str], stored: str | None 
         else:
             (parts.sent if how["sendable"] else parts.shown).append(value)
     # Hashed once more: what columns add up to would, summed over the rows, not tell which row had what.
-    return sql.SQL("pg_catalog.hashint8extended({}, 0)").format(parts.together())
+    return _of_all_bits(parts.together(), 0)
+
+
+def _of_all_bits(value: sql.Composable, seed: int) -> sql.Composed:
+    """The hash of a bigint: the value as the seed, of which every bit counts, and the seed as the value."""
+    return sql.SQL("pg_catalog.hashint4extended({}, {})").format(sql.Literal(seed), value)
 
 
 def _made(session: Session, schema: str | None) -> set[str]:
@@ -89,10 +97,12 @@ class _Parts:
         if function is None:
             self.whole.append(value)
             return
-        hashed = sql.SQL("coalesce({}({}, {}), {})").format(
-            function, value, sql.Literal(seed), sql.Literal(seed)
+        hashed = (
+            _of_all_bits(value, seed)
+            if function == _own(_FOLDS)
+            else sql.SQL("{}({}, {})").format(function, value, sql.Literal(seed))
         )
-        self.hashes.append(hashed)
+        self.hashes.append(sql.SQL("coalesce({}, {})").format(hashed, sql.Literal(seed)))
 
     def together(self) -> sql.Composed:
         """One number."""
