@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.servers import DatabaseFactory
 from tests.shops import (
@@ -17,6 +19,7 @@ from tests.shops import (
 
 from mandate.errors import CheckFailed
 from mandate.postgres.connection import Session, Target, connect
+from mandate.rekey.options import Hooks
 
 pytestmark = pytest.mark.slow
 
@@ -291,12 +294,42 @@ def test_a_column_added_meanwhile_stops_the_cutover(database: DatabaseFactory) -
         task = engine.reporter.task
 
         def line(self, text: str) -> None:
-            if text.startswith("verify"):
+            if text.startswith(word):
                 with connect(target) as session:
                     session.execute("ALTER TABLE shop.orders ADD COLUMN surprise text")
+                holder.execute("ROLLBACK")
 
-    with pytest.raises(CheckFailed, match="altered since shop began"):
-        type(engine)(target, engine.spec, engine.options, Meddling()).run()
+    meddling = type(engine)(target, engine.spec, engine.options, Meddling())
+    with connect(target) as holder:
+        word = "verify"
+        with pytest.raises(CheckFailed, match="altered since shop began"):
+            meddling.run()
+        holder.execute("ALTER TABLE shop.orders DROP COLUMN surprise")
+        holder.execute("BEGIN; LOCK TABLE shop.lines IN ACCESS SHARE MODE")
+        word = "cutover attempt"
+        with pytest.raises(CheckFailed, match="altered since shop began"):
+            meddling.run()
     engine.abort()
     with connect(target) as session:
+        assert schemas_left(session) == []
+
+
+def test_a_column_added_in_the_last_moment_or_in_the_window_is_not_lost(database: DatabaseFactory) -> None:
+    target = database("empty")
+    create(target, SHOP)
+    engine = change(target, TO_BIGINT)
+
+    def add(_: object) -> None:
+        with connect(target) as session:
+            session.execute("ALTER TABLE shop.orders ADD COLUMN surprise text DEFAULT 'kept'")
+
+    hasty = replace(engine, options=engine.options.with_hooks(Hooks(before_locks=[add])))
+    with connect(target) as session:
+        for begin, end in ((hasty.run, engine.run), (engine.rollback, engine.rollback)):
+            with pytest.raises(CheckFailed, match=r"would not have it: shop\.orders\.surprise"):
+                begin()
+            assert session.value("SELECT DISTINCT surprise FROM shop.orders") == "kept"
+            session.execute("ALTER TABLE shop.orders DROP COLUMN surprise")
+            end()
+            add(session)
         assert schemas_left(session) == []

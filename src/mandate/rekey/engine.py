@@ -30,6 +30,7 @@ from mandate.rekey import (
     snapshots,
     space,
     throttle,
+    unknown,
     verify,
     work,
     yielding,
@@ -294,16 +295,21 @@ class Engine:
 
     def _cutover(self, session: Session, graph: Graph) -> Mapping[str, Any]:
         self._steering.hold(session, lambda: self._until_small(session, graph, FORWARD))
-        if changed := objects.drift(session, graph):
+        evidence = self._swap(session, graph, FORWARD, "swapped")
+        self._after(session, graph, FORWARD)
+        return evidence
+
+    def _refuse_altered(self, session: Session, graph: Graph, direction: Direction) -> None:
+        """Before each attempt: between two there may be hours. Going back only columns are missed."""
+        if not direction.forward:
+            unknown.refuse(session, graph, direction)
+        elif changed := objects.drift(session, graph):
             raise CheckFailed(
                 f"the old tables were altered since {self.name} began, and the new ones do not have it: "
                 + "; ".join(changed),
                 hint="take it back and run again, or `mandate rekey abort` and begin again",
                 changed=changed,
             )
-        evidence = self._swap(session, graph, FORWARD, "swapped")
-        self._after(session, graph, FORWARD)
-        return evidence
 
     def _after(self, session: Session, graph: Graph, direction: Direction) -> None:
         """What follows a swap outside its transaction: proofs of foreign keys, refreshed views."""
@@ -338,13 +344,19 @@ class Engine:
         leftovers.drop(session, self.spec)
 
     def _swap(self, session: Session, graph: Graph, direction: Direction, status: str) -> dict[str, Any]:
+        def check(inside: Session) -> None:
+            unknown.refuse_left(inside, graph, direction)
+
         def record(inside: Session) -> None:
             journal.set_status(inside, self.name, status)
 
         hooks = self.options.hooks
-        before = hooks.before_swap if direction.forward else hooks.before_swap_back
+        before = [
+            lambda attempt: self._refuse_altered(attempt, graph, direction),
+            *(hooks.before_swap if direction.forward else hooks.before_swap_back),
+        ]
         first = hooks.before_locks if direction.forward else ()
-        also = [record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
+        also = [check, record, *(hooks.at_swap if direction.forward else hooks.at_swap_back)]
         swap = cutover.Swap(
             graph,
             direction,
@@ -408,6 +420,7 @@ class Engine:
             graph, status = self._require(session, "swapped", "rolled back")
             evidence: dict[str, Any] = {}
             if status == "swapped":
+                unknown.refuse(session, graph, BACK)
                 with self._watched(session) as watched:
                     proofs = watched._proofs(session, graph, BACK)
                     evidence = watched._swap(session, graph, BACK, "rolled back")
