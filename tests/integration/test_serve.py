@@ -283,6 +283,7 @@ def test_a_rollback_to_version_7_under_its_feet(database: DatabaseFactory, tmp_p
     with serving(new, tmp_path) as service, connect(new.with_database("postgres")) as session:
         assert service.get("/api/decisions?domain=finance").json["decisions"] == []
         names = {key: sql.Identifier(name) for key, name in (("old", old.database), ("new", new.database))}
+        session.execute(sql.SQL("ALTER DATABASE {new} ALLOW_CONNECTIONS false").format(**names))
         session.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (new.database,)
         )
@@ -295,6 +296,7 @@ def test_a_rollback_to_version_7_under_its_feet(database: DatabaseFactory, tmp_p
         assert service.stop() == 0
         session.execute(sql.SQL("DROP DATABASE {new} WITH (FORCE)").format(**names))
         session.execute(sql.SQL("ALTER DATABASE swapped_aside RENAME TO {new}").format(**names))
+        session.execute(sql.SQL("ALTER DATABASE {new} ALLOW_CONNECTIONS true").format(**names))
 
 
 def test_a_lock_that_lasts_is_a_503(v7: Target, tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ CLIENT_SETTINGS: dict[str, Any] = {
 }
 
 
+# Connections that are ended together do not end at one moment: the next may look alive and be lost, too.
+_TRIES = 3
+
 _SET_LOCAL = (
     "SELECT pg_catalog.set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
 )
@@ -129,25 +132,26 @@ class Pool:
     async def rows(
         self, query: Query, params: Params = None, settings: Mapping[str, str] | None = None
     ) -> list[Row]:
-        """All rows of one statement that may run twice: it does after a lost connection or a deadlock.
+        """All rows of one statement that may run again: it does after a lost connection or a deadlock.
 
         `settings` hold for its transaction and no longer; left out while nobody `guarded` looks at them.
         """
         said = settings if self.guarded else None
+        tries = _TRIES
         with translated():
-            async with self._pool.connection() as connection:
-                try:
-                    if self._writing:
-                        await connection.use()
-                    return await _fetch(connection, query, params, said)
-                except OperationalError as error:
-                    lost = isinstance(translate(error), DatabaseUnavailable)
-                    if not lost and not isinstance(error, DeadlockDetected):
-                        raise
-            if lost:
-                await self._pool.check()
-            async with self._pool.connection() as connection:
-                return await _fetch(connection, query, params, said)
+            while True:
+                tries -= 1
+                async with self._pool.connection() as connection:
+                    try:
+                        if self._writing:
+                            await connection.use()
+                        return await _fetch(connection, query, params, said)
+                    except OperationalError as error:
+                        lost = isinstance(translate(error), DatabaseUnavailable)
+                        if not tries or not (lost or isinstance(error, DeadlockDetected)):
+                            raise
+                if lost:
+                    await self._pool.check()
 
     def statistics(self) -> dict[str, int]:
         """Figures of the pool by psycopg_pool's names (pool_size, pool_available, requests_waiting, ...)."""
