@@ -4,11 +4,11 @@
 
 A seeded version 7 database; writers insert a decision with its verdict and two timeline entries, each at its
 appointed time whether the one before it took long or not (latency counts from that time). First nothing else
-happens, then the engine runs online with its default throttle, swaps, stays in its reverse window, rolls
-back, and goes forward again. A write that fails because the schema changed under it is written once more
-for the other version, as the service does; any other failure is one. At the end every write is looked for
-in the database. Prints p50, p99 and the longest by phase; writes online.json and online.svg to
-bench/results/.
+happens, then one session of the server counts to itself and touches no table (what any busy processor costs
+here), then the engine runs online with its default throttle, swaps, stays in its reverse window, and rolls
+back. A write that fails because the schema changed under it is written once more for the other version, as
+the service does; any other failure is one. At the end every write is looked for in the database. Prints p50,
+p99 and the longest by phase; writes online.json and online.svg to bench/results/.
 """
 
 from __future__ import annotations
@@ -25,10 +25,21 @@ from uuid import UUID
 
 from bench.history import RESULTS, clone, say, seeded
 from bench.writers import Crew, Write
+from mandate.errors import DatabaseError
 from mandate.postgres.connection import Target, connect
 
 BLOCKED_TARGET_MS = 50.0
 P99_TARGET = 1.5
+COUNT = "one session that counts"
+_STRETCHES = (
+    ("before", None),
+    ("counting", COUNT),
+    ("forward", "run"),
+    ("window", None),
+    ("back", "rollback"),
+    ("after", None),
+)
+_CANCELED = "57014"
 _BUSY = ("copy", "build", "catch up", "foreign keys", "verify")
 
 # A process of its own: what it computes is not taken from the writers' interpreter.
@@ -74,9 +85,8 @@ def migrate(target: Target, quiet: float) -> tuple[list[Span], dict[str, float]]
     """Everything that happens to the writers; the spans, and how long each swap kept them waiting (ms)."""
     spans: list[Span] = []
     swaps: dict[str, float] = {}
-    for name, what in (("before", None), ("forward", "run"), ("window", None), ("back", "rollback")):
+    for name, what in _STRETCHES:
         spans.append(quiet_or(target, name, what, quiet, spans, swaps))
-    spans.append(quiet_or(target, "after", None, quiet, spans, swaps))
     return spans, swaps
 
 
@@ -89,6 +99,9 @@ def quiet_or(
     if what is None:
         time.sleep(quiet)
         return Span(name, begun, time.time())
+    if what == COUNT:
+        count(target, quiet)
+        return Span(name, begun, time.time())
     argv = [sys.executable, "-c", ENGINE, target.conninfo, what]
     found = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout)
     swap = found["cutover"] if what == "run" else found["rollback"]
@@ -96,6 +109,17 @@ def quiet_or(
     if what == "run":
         spans += phases(target)
     return Span(name, begun, time.time())
+
+
+def count(target: Target, seconds: float) -> None:
+    """Keep one session of the server at work that touches nothing."""
+    with connect(target) as session:
+        session.execute("SELECT set_config('statement_timeout', %s, false)", (f"{round(seconds * 1000)}ms",))
+        try:
+            session.execute("DO 'DECLARE i bigint := 0; BEGIN LOOP i := i + 1; END LOOP; END'")
+        except DatabaseError as error:
+            if error.sqlstate != _CANCELED:
+                raise
 
 
 def phases(target: Target) -> Iterator[Span]:
@@ -146,6 +170,8 @@ def report(
         print(f"swap {name:<8} clients waited {blocked:>7.1f} ms   (target {BLOCKED_TARGET_MS:g}: {said})")
     said = "met" if ratio <= P99_TARGET else "MISSED"
     print(f"p99 while it works / before {ratio:>7.2f}   (target {P99_TARGET:g}: {said})")
+    counting = figures["counting"]["p99"] / before
+    print(f"p99 while one counts / before {counting:>5.2f}   (no table is touched: what any work costs here)")
     RESULTS.mkdir(exist_ok=True)
     document = {
         "decisions": arguments.decisions,
@@ -154,6 +180,7 @@ def report(
         "lost": lost,
         "swaps": swaps,
         "p99_ratio": ratio,
+        "p99_ratio_counting": counting,
         "spans": figures,
     }
     (RESULTS / "online.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
