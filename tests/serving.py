@@ -105,8 +105,10 @@ class Service:
 
     def line(self, answer: Answer) -> dict[str, Any]:
         """The log's line about a request; it is written after the answer has left."""
-        wanted = answer.headers["x-request-id"]
-        return eventually(lambda: next((x for x in self._lines() if x.get("request_id") == wanted), None))
+        wanted = ("request", answer.headers["x-request-id"])
+        return eventually(
+            lambda: next((x for x in self._lines() if (x["event"], x.get("request_id")) == wanted), None)
+        )
 
     def _lines(self) -> list[dict[str, Any]]:
         return self.log() if self.log_file.exists() else []

@@ -63,6 +63,23 @@ def test_a_line_for_a_line_each_all_or_nothing(point: Point) -> None:
     assert lines[0]["verdict"] == lines[4]["verdict"] == verdict
 
 
+def test_the_log_says_which_decisions_were_in_a_batch(point: Point) -> None:
+    before, refused, sent = decision(), decision(intent="no-such"), [decision() for _ in range(250)]
+    assert post(point.service, before).status == 201
+    lines = [*map(json.dumps, [*sent, before]), "{", json.dumps(refused)]
+    answer = post(point.service, "\n".join(lines).encode(), BATCH, NDJSON)
+    assert answer.status == 200
+    request_id = point.service.line(answer)["request_id"]
+    told = [x for x in point.service.log() if x["event"] == "batch" and x["request_id"] == request_id]
+    told.sort(key=lambda line: line["lines"])  # two chunks are worked on at a time
+    assert [(each["lines"], each["statuses"]) for each in told] == [
+        ([1, 250], {"201": 250}),
+        ([251, 253], {"200": 1, "400": 1, "422": 1}),
+    ]
+    assert told[0]["decision_ids"] == [each["decision_id"] for each in sent]
+    assert told[1]["decision_ids"] == [before["decision_id"], refused["decision_id"]]
+
+
 def test_thousands_of_lines_come_back_in_their_order(point: Point) -> None:
     sent = [
         decision(target=f"order/{n}", context={"amount": n, "customer_verified": True}) for n in range(1000)

@@ -97,14 +97,19 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 def request(fields: Mapping[str, object]) -> None:
     """The line of a request that went well or that its caller has to mend: at level info."""
+    write("request", fields)
+
+
+def write(event: str, fields: Mapping[str, object]) -> None:
+    """A line about a request, at level info, by the short way."""
     if _request_log is None:
-        structlog.get_logger(REQUEST_LOGGER).info("request", **fields)
+        structlog.get_logger(REQUEST_LOGGER).info(event, **fields)
         return
     timestamp = datetime.now(UTC).isoformat()[:-6]
     said = ", ".join([f'"{name}": {_encode(value)}' for name, value in fields.items()])
     _request_log.put(
         f'{{"timestamp": "{timestamp}Z", "level": "info", "logger": "{REQUEST_LOGGER}", '
-        f'"event": "request", {said}}}\n'
+        f'"event": "{event}", {said}}}\n'
     )
 
 

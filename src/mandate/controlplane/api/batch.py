@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mandate.controlplane import intake
+from mandate.controlplane import intake, logs
 from mandate.controlplane.api import bodies
 from mandate.controlplane.api.guard import exchange, note
 from mandate.controlplane.api.problems import INTERNAL, Problem
@@ -75,22 +76,37 @@ class BatchResponse(Response):
     async def _decide(self, chunk: list[_Line]) -> bytes:
         posted = [line.posted for line in chunk if line.posted is not None]
         answers = iter(await self._services.recorder.record_many(posted))
-        return b"".join(
-            self._line(line, line.refused if line.posted is None else next(answers)) for line in chunk
-        )
+        lines = [self._line(line, line.refused if line.posted is None else next(answers)) for line in chunk]
+        self._log(chunk, Counter(str(status) for status, _ in lines))
+        return b"".join(body for _, body in lines)
 
-    def _line(self, line: _Line, answer: Recorded | Exception | None) -> bytes:
+    def _line(self, line: _Line, answer: Recorded | Exception | None) -> tuple[int, bytes]:
+        """The status of a line, and the line that answers it."""
         decision_id = f'"{line.posted.decision_id}"' if line.posted else "null"
         head = f'{{"line": {line.number}, "decision_id": {decision_id}, '
         if isinstance(answer, Recorded):
             status = 201 if answer.created else 200
-            return f'{head}"status": {status}, "verdict": {answer.verdict}}}\n'.encode()
+            return status, f'{head}"status": {status}, "verdict": {answer.verdict}}}\n'.encode()
         assert answer is not None
         problem = problem_of(answer)
-        if problem.kind is INTERNAL or problem.kind.status == 503:
+        status = problem.kind.status
+        if problem.kind is INTERNAL or status == 503:
             note(self._request, problem, answer)
         document = json.dumps(problem.document(exchange(self._request).request_id), ensure_ascii=False)
-        return f'{head}"status": {problem.kind.status}, "problem": {document}}}\n'.encode()
+        return status, f'{head}"status": {status}, "problem": {document}}}\n'.encode()
+
+    def _log(self, chunk: list[_Line], statuses: Counter[str]) -> None:
+        """Which decisions were part of this request: the line of the request itself names none."""
+        current = exchange(self._request)
+        fields: dict[str, object] = {
+            "request_id": current.request_id,
+            "lines": [chunk[0].number, chunk[-1].number],
+            "statuses": dict(sorted(statuses.items())),
+        }
+        if current.token_id:
+            fields["token_id"] = current.token_id
+        fields["decision_ids"] = [line.posted.decision_id for line in chunk if line.posted is not None]
+        logs.write("batch", fields)
 
 
 async def _chunks(receive: Receive, traceparent: str | None) -> AsyncIterator[list[_Line]]:

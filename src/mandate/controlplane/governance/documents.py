@@ -268,6 +268,8 @@ def _said(error: Any) -> str:
         return f"a text is needed, not {_shown(given)}" + ("" if given is None else ": quote it")
     if kind == "value_error":
         return str(context["error"])
+    if kind == "too_short":
+        return "the list is empty: at least one is needed"
     words = _TYPES.get(kind)
     return f"{words}, not {_shown(given)}" if words else str(error["msg"])
 
