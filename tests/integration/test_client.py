@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -371,6 +372,19 @@ def test_where_nobody_answers_nothing_is_done_unless_that_was_chosen(
     assert "secret" not in caplog.text + str(caught.value) + str(caught.value.as_dict())
 
 
+class Later:
+    """An object whose call is a coroutine: what it does, it does after the call."""
+
+    async def __call__(self) -> None: ...
+
+
+class Several:
+    """An object whose call acts when it is iterated over."""
+
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
 def test_what_cannot_be_governed_is_refused_when_it_is_decorated() -> None:
     with Client("http://localhost:1") as client:
         asynchronous = AsyncClient("http://localhost:1")
@@ -385,6 +399,9 @@ def test_what_cannot_be_governed_is_refused_when_it_is_decorated() -> None:
 
         refused: list[tuple[Any, dict[str, Any], str]] = [
             (coroutine, {}, "AsyncClient"),
+            (Later(), {}, "AsyncClient"),
+            (functools.partial(Later()), {}, "AsyncClient"),
+            (Several(), {}, "govern what it calls"),
             (plain, {"client": asynchronous}, "a Client"),
             (generator, {}, "govern what it calls"),
             (Till, {}, "govern what it calls"),
@@ -395,4 +412,5 @@ def test_what_cannot_be_governed_is_refused_when_it_is_decorated() -> None:
         for function, changes, said in refused:
             with pytest.raises(TypeError, match=said):
                 governed(**{**chosen, **changes})(function)
+        assert asyncio.iscoroutinefunction(governed(**{**chosen, "client": asynchronous})(Later()))
         asyncio.run(asynchronous.close())

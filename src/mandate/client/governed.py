@@ -47,7 +47,8 @@ def governed(
     report_outcome: bool = False,
     on_unavailable: Literal["raise", "proceed"] = "raise",
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function, a coroutine function or a method: each call is a decision, posted before it.
+    """Decorate a function, a coroutine function, a method or an object with `__call__`: each call is a
+    decision, posted before it.
 
     ALLOW and OBSERVE: the function is called. Else it is not, and Blocked or Paused is raised. Where there
     is no verdict at all, the function is not called either: Unavailable, Problem, BadAnswer or CannotSend is
@@ -76,10 +77,11 @@ def governed(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         asking = _Asking.of(function, present)
         proceed = on_unavailable == "proceed"
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(_acting(function)):
             if not isinstance(client, AsyncClient):
                 raise TypeError(f"{asking.name} is a coroutine function: it wants an AsyncClient")
-            return cast(Callable[P, R], _awaited(function, client, asking, report_outcome, proceed))
+            awaitable = cast(Callable[P, Awaitable[Any]], function)
+            return cast(Callable[P, R], _awaited(awaitable, client, asking, report_outcome, proceed))
         if not isinstance(client, Client):
             raise TypeError(f"{asking.name} is no coroutine function: it wants a Client")
         return _called(function, client, asking, report_outcome, proceed)
@@ -177,7 +179,8 @@ class _Asking:
     def of(cls, function: Callable[..., Any], given: Mapping[str, Any]) -> _Asking:
         """Raises TypeError for what cannot be governed, and for a parameter that is not the function's."""
         name = getattr(function, "__qualname__", repr(function))
-        generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        acting = _acting(function)
+        generates = inspect.isgeneratorfunction(acting) or inspect.isasyncgenfunction(acting)
         if generates or isinstance(function, type | staticmethod | classmethod):
             raise TypeError(f"{name} is no function that acts when it is called: govern what it calls")
         signature = inspect.signature(function)
@@ -197,6 +200,16 @@ class _Asking:
             for name, (make, parameters) in self.made.items()
         }
         return cast(DecisionFields, {**self.fixed, **made})
+
+
+def _acting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs when it is called: what a partial is of, and the `__call__` of an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    acts: Callable[..., Any] = getattr(type(function), "__call__", function)  # noqa: B004 - of the class
+    return acts
 
 
 def _wanted(name: str, key: str, make: Callable[..., Any], signature: inspect.Signature) -> tuple[str, ...]:
