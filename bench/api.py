@@ -40,6 +40,7 @@ from mandate.runbook import migrations
 HERE = Path(__file__).parent
 CLIENTS = (1, 8, 32)
 PAGE = 500
+IN_STATEMENT = 500
 RATIO_TARGET = 0.8
 RATE_TARGET = 3_500
 P99_TARGET_MS = 25
@@ -109,11 +110,19 @@ class Bench:
         found = dict(re.findall(r"^mandate_group_decisions_(sum|count) (\S+)$", text, re.MULTILINE))
         return float(found["sum"]), float(found["count"])
 
-    def _pgbench(self, clients: int, seconds: float) -> tuple[float, float]:
+    def _pgbench(self, clients: int, seconds: float, decisions: int = 1) -> tuple[float, float]:
+        """Decisions per second, so many in a statement, and processor microseconds of PostgreSQL for each."""
         before = self._postgresql()
         script = str(HERE / "write_decision.sql")
         command = [str(_pgbench_program()), "-n", "-M", "prepared", "-f", script, "-c", str(clients)]
-        command += ["-j", str(min(clients, 2)), "-T", str(max(1, round(seconds)))]
+        command += [
+            "-j",
+            str(min(clients, 2)),
+            "-T",
+            str(max(1, round(seconds))),
+            "-D",
+            f"decisions={decisions}",
+        ]
         environment = {**self.target.environment(), "PATH": "/usr/bin:/bin"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         count = re.search(r"transactions actually processed: (\d+)", done.stdout)
@@ -121,7 +130,12 @@ class Bench:
         assert count
         assert rate
         time.sleep(0.5)  # its backends end, and what they took is added to the postmaster's account
-        return float(rate[1]), (self._postgresql() - before) * 1e6 / int(count[1])
+        each = 1e6 / (int(count[1]) * decisions)
+        return float(rate[1]) * decisions, (self._postgresql() - before) * each
+
+    def without_service(self, seconds: float) -> tuple[float, float]:
+        """The same for the batch endpoint: what both processors write when nobody judges or answers."""
+        return self._pgbench(2, seconds, decisions=IN_STATEMENT)
 
     def batch(self, decisions: int) -> tuple[float, float, float]:
         """Decisions per second of the batch endpoint; processor microseconds of service and PostgreSQL."""
@@ -229,11 +243,14 @@ def compare(arguments: argparse.Namespace) -> None:
         bench.rate(8, min(2, arguments.seconds))  # what is compiled and planned once
         memory = bench.memory_mb()
         rates = [_said(bench.rate(clients, arguments.seconds)) for clients in CLIENTS]
+        alone = bench.without_service(arguments.seconds)
         batch = bench.batch(arguments.batch)
         pages = bench.pages()
         after = bench.memory_mb()
     print(f"batch       {batch[0]:>8,.0f}/s of {BATCH_TARGET:,} wanted; processor time a decision:")
     print(f"            {batch[1]:.0f} us of the service, {batch[2]:.0f} us of PostgreSQL")
+    print(f"  pgbench {alone[0]:>10,.0f}/s with {IN_STATEMENT} in a statement, 2 at a time, and no service:")
+    print(f"            {alone[1]:.0f} us of PostgreSQL")
     by_depth = ", ".join(f"{each:.1f}" for each in pages[1])
     print(f"list        {pages[0]} pages of {PAGE}; ms a page in each fifth, newest first: {by_depth}")
     print(f"memory      {memory:.0f} MB before, {after:.0f} MB after")
@@ -241,6 +258,7 @@ def compare(arguments: argparse.Namespace) -> None:
     figures = {
         "rates": [{**asdict(rate), "ratio": rate.ratio} for rate in rates],
         "batch": dict(zip(("per_second", "service_us", "postgresql_us"), batch, strict=True)),
+        "batch_without_service": dict(zip(("per_second", "postgresql_us"), alone, strict=True)),
         "pages": {"count": pages[0], "ms_by_fifth": pages[1]},
         "memory_mb": [memory, after],
     }

@@ -1,15 +1,16 @@
--- For pgbench: the rows that the service writes for one decision, in one statement and one commit.
--- The text is what the service records.
+-- For pgbench, with -D decisions=N: the rows that the service writes for so many decisions, in one statement and
+-- one commit. The text is what the service records.
 \set number random(1, 1000000)
 \set amount random(1, 1000)
 WITH decided AS (
     INSERT INTO mandate.decision_events
         (decision_id, intent, stage, actor, target, context, scope, timestamp, organization_id, domain, spec_id,
         spec_version)
-    VALUES (gen_random_uuid(), 'issue_refund', 'pre_commit', 'refund-agent', 'order/' || :number::int,
+    SELECT gen_random_uuid(), 'issue_refund', 'pre_commit', 'refund-agent', 'order/' || :number::int + nth,
         jsonb_build_object('amount', :amount::int, 'customer_verified', true, 'channel', 'api'),
         '{"service": "payments", "agent": "refund-agent", "environment": "prod"}', now(),
-        '00000000-0000-0000-0000-000000000001', 'finance', 'finance.refund', 1)
+        '00000000-0000-0000-0000-000000000001', 'finance', 'finance.refund', 1
+    FROM generate_series(1, :decisions::int) nth
     RETURNING decision_id, intent, stage, actor, target, organization_id, domain, spec_id, spec_version
 ), judged AS (
     INSERT INTO mandate.verdict_events
