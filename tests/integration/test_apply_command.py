@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.commands import MANDATE, clean_environment, mandate
+from tests.commands import MANDATE, clean_environment, mandate, spawn
 from tests.governing import WHOLE, changed
 from tests.servers import DatabaseFactory
+from tests.serving import eventually
 from tests.terminal import terminal
 
 from mandate.cli.app import build
@@ -84,6 +85,26 @@ def test_diff_refusal_and_writing_without_a_terminal(
     assert again.returncode == 0
     document = json.loads(again.stdout)
     assert (document["applied"], document["created"], document["unchanged"]) == (False, 0, 7)
+
+
+def test_stopped_while_it_waits_it_changes_nothing_and_says_so_in_a_line(
+    database: DatabaseFactory, tmp_path: Path
+) -> None:
+    target = database("v8")
+    (tmp_path / "m.yaml").write_text(WHOLE)
+    waits = (
+        "SELECT EXISTS (SELECT FROM pg_locks"
+        " WHERE NOT granted AND relation = 'mandate.policy_snapshots'::regclass)"
+    )
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with connect(target) as other, other.transaction():
+            other.execute("LOCK TABLE mandate.policy_snapshots IN EXCLUSIVE MODE")
+            started = spawn("apply", "-f", tmp_path / "m.yaml", "--yes", "--dsn", target.conninfo)
+            eventually(lambda: other.value(waits))
+            started.send_signal(number)
+            _, said = started.communicate(timeout=60)
+        assert (started.returncode, said) == (code, "interrupted: nothing more was started\n")
+        assert organizations(target) == ["Example"]
 
 
 def test_mistakes_and_conflicts_end_with_their_places(

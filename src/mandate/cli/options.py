@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import signal
 from collections.abc import Callable, Mapping
 from inspect import cleandoc
@@ -45,6 +46,7 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 P = ParamSpec("P")
+_NOWHERE = logging.NullHandler()
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
@@ -57,6 +59,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     def framed(*args: P.args, **kwargs: P.kwargs) -> None:
         format = Format.JSON if str(kwargs.get("format")) == Format.JSON else Format.TEXT
         signal.signal(signal.SIGTERM, _on_sigterm)
+        # What the driver says of a connection that is dropped is for a log, where there is one.
+        logging.getLogger("psycopg").addHandler(_NOWHERE)
         try:
             code = function(*args, **kwargs)
         except MandateError as error:
