@@ -40,7 +40,7 @@ def record(
     target_name: str = "t",
     policies: Iterable[str] = (),
 ) -> str:
-    """A refund decision of second `number` of 2026 in version 8, as recorded by somebody."""
+    """A refund decision received in second `number` of 2026 in version 8, a year old by its own time."""
     decision_id = str(UUID(int=number))
     spec_version = None if spec_id is None else 1
     with connect(target) as session, session.transaction():
@@ -48,11 +48,11 @@ def record(
             "INSERT INTO mandate.decision_events (decision_id, intent, stage, actor, target, context, scope,"
             " timestamp, created_at, organization_id, domain, spec_id, spec_version)"
             " VALUES (%s, 'issue_refund', 'pre_commit', %s, %s, %s, %s,"
-            " timestamptz '2026-01-01Z' + %s * interval '1 second', now(), %s,"
-            " 'finance', %s, %s)",
+            " timestamptz '2025-01-01Z' + %s * interval '1 second',"
+            " timestamptz '2026-01-01Z' + %s * interval '1 second', %s, 'finance', %s, %s)",
             (
                 *(decision_id, actor, target_name, Jsonb(context), Jsonb(PROD)),
-                *(number, ORGANIZATION, spec_id, spec_version),
+                *(number, number, ORGANIZATION, spec_id, spec_version),
             ),
         )
         session.execute(

@@ -29,9 +29,10 @@ Candidate = Annotated[
     typer.Option("--candidate", help="Policies to try, in the format of `mandate apply`; else a self-check."),
 ]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="Decisions from then on: 30d, 12h, or a date.")
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Decisions received from then on: 30d, 12h, or a date."),
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Decisions before then.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Decisions received before then.")]
 Organization = Annotated[str | None, typer.Option("--organization", help="Name or UUID.")]
 Domain = Annotated[str | None, typer.Option("--domain", help="Name, or the UUID that it has or had.")]
 Intent = Annotated[str | None, typer.Option("--intent", help="Decisions of this intent only.")]

@@ -25,7 +25,7 @@ AFTER_ALL = Position("infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 @dataclass(frozen=True)
 class Selection:
-    """Decisions with since <= timestamp < until that were received by `received`, narrowed by the others.
+    """Decisions received from `since` on, before `until` and by `received`, narrowed by the others.
 
     Times as PostgreSQL prints them. `domains`: pairs (organization_id, domain), None for all.
     """

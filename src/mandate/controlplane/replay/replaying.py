@@ -38,7 +38,7 @@ _IDENTITY = (
 
 @dataclass(frozen=True)
 class Request:
-    """What to replay. `since` and `until`: an ISO date or time, or how long ago (30d, 12h, 90m, 2w).
+    """What to replay. `since` and `until` of the receipt: an ISO date or time, or how long ago (30d, 12h).
 
     `organization`: name or UUID; `domain`: name, or the UUID that it has or had. Without `candidate` every
     decision is compared with the policies that it was recorded with.

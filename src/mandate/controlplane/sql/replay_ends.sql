@@ -4,8 +4,8 @@ FROM (
     SELECT d.timestamp, d.decision_id, row_number() OVER (ORDER BY d.timestamp, d.decision_id) AS number
     FROM decision d
     WHERE (d.timestamp, d.decision_id) > (%(after_time)s::timestamptz, %(after_id)s::uuid)
-    AND d.timestamp >= %(since)s::timestamptz AND d.timestamp < %(until)s::timestamptz
-    AND d.created_at <= %(received)s::timestamptz
+    AND d.received_at >= %(since)s::timestamptz AND d.received_at < %(until)s::timestamptz
+    AND d.received_at <= %(received)s::timestamptz
     AND (%(organizations)s::uuid[] IS NULL
         OR (d.organization_id, d.domain) IN (SELECT * FROM unnest(%(organizations)s::uuid[], %(domains)s::text[])))
     AND (%(organization_id)s::uuid IS NULL OR d.organization_id = %(organization_id)s::uuid)

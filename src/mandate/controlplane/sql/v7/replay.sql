@@ -1,7 +1,7 @@
 -- How a version 7 database spells what a replay reads. The domain is its UUID's name.
 WITH decision AS NOT MATERIALIZED (
     SELECT d.decision_id, d.organization_id, n.name AS domain, d.intent, d.stage, d.actor, d.target,
-        d.context, d.scope, d.timestamp, d.created_at, d.spec_id, d.spec_version
+        d.context, d.scope, d.timestamp, d.created_at AS received_at, d.spec_id, d.spec_version
     FROM mandate.decision_events d
     LEFT JOIN mandate.domains n ON n.domain_id = d.domain_id
 ), verdict AS NOT MATERIALIZED (

@@ -1,7 +1,7 @@
 -- How a version 8 database spells what a replay reads.
 WITH decision AS NOT MATERIALIZED (
     SELECT decision_id, organization_id, domain, intent, stage, actor, target,
-        context, scope, timestamp, created_at, spec_id, spec_version
+        context, scope, timestamp, created_at AS received_at, spec_id, spec_version
     FROM mandate.decision_events
 ), verdict AS NOT MATERIALIZED (
     SELECT verdict_id, organization_id, domain, decision_id, snapshot_id, verdict,

@@ -1,7 +1,7 @@
 -- How a version 9 database spells what a replay reads.
 WITH decision AS NOT MATERIALIZED (
     SELECT decision_id, organization_id, domain, intent, stage, actor, target,
-        context, scope, timestamp, created_at, spec_id, spec_version
+        context, scope, timestamp, received_at, spec_id, spec_version
     FROM mandate.decision_events
     -- Only version 9 has this table.
     WHERE NOT EXISTS (SELECT FROM mandate.spec_events WHERE false)
