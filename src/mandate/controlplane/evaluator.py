@@ -29,6 +29,7 @@ from mandate.controlplane.model import (
     Verdict,
     most_severe,
 )
+from mandate.controlplane.numbers import Exact
 
 _REMEMBERED_SELECTORS = 4096
 _LONGEST_SELECTORS = 1000  # characters together: whoever makes up longer ones finds no memory to fill
@@ -390,7 +391,7 @@ def _is_a(value: object, kind: SignalType, values: Sequence[Scalar]) -> bool:
 
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
+        return isinstance(value, Exact)
     return isinstance(value, int) or math.isfinite(value)
 
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 from pydantic_core import from_json
 
 from mandate.controlplane.model import Decision, Stage
+from mandate.controlplane.numbers import Exact, exact, is_kept
 from mandate.controlplane.store import UUID_PATTERN
 from mandate.errors import UsageError
 
@@ -38,7 +39,9 @@ _SUSPECT = re.compile(r"[0-9][eE][+-]?[0-9]+\s*[,\]}]|[0-9.]{90}|\\u0000")
 # The same of a body with one digit, one e, one sign and one white space.
 _SHAPE = bytes.maketrans(b"123456789.E+\t\n\r", b"0000000000e-   ")
 _EXPONENT = re.compile(rb"0e-?0+\s*[,\]}]")
-_MANY_DIGITS = b"0" * 90
+# A float of 16 digits or more may be another number than the one that is written.
+_LONG = re.compile(r"[0-9.]{17,}")
+_MANY_DIGITS = b"0" * 17
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -129,7 +132,7 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     if not isinstance(document, dict):
         raise MalformedBody("the body is not a JSON object")
     shape = raw.translate(_SHAPE)
-    if _is_suspect(raw, shape) and _SUSPECT.search(body):
+    if _is_suspect(raw, shape) and _means_more(body):
         document = _look_closely(body)
     if _may_repeat(shape, document):
         json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
@@ -138,8 +141,13 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     return body, document
 
 
+def _means_more(body: str) -> bool:
+    """Whether there may be something that the parser cannot tell: digits that no float has, a NUL."""
+    return _SUSPECT.search(body) is not None or not all(map(is_kept, _LONG.findall(body)))
+
+
 def _is_suspect(raw: bytes, shape: bytes) -> bool:
-    """Whether _SUSPECT may find something: a tenth of its time, for nearly every body there is."""
+    """Whether _means_more may be so: a tenth of its time, for nearly every body there is."""
     return _MANY_DIGITS in shape or b"\\u0000" in raw or _EXPONENT.search(shape) is not None
 
 
@@ -187,12 +195,12 @@ def _integer(literal: str) -> int:
     return int(literal)
 
 
-def _number(literal: str) -> int | float:
+def _number(literal: str) -> int | float | Exact:
     # jsonb keeps 1e23 as the integer that it is, and no float is that one: a replay must see the same value.
     _check_number(literal)
     digits, _, exponent = literal.lower().partition("e")
     places = len(digits.partition(".")[2])
-    return int(Decimal(literal)) if exponent and int(exponent) >= places else float(literal)
+    return int(Decimal(literal)) if exponent and int(exponent) >= places else exact(literal)
 
 
 def _check_number(literal: str) -> None:

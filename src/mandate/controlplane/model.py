@@ -14,9 +14,10 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic_core import to_json
 
+from mandate.controlplane.numbers import Exact
 from mandate.errors import UsageError
 
-Scalar = str | bool | int | float
+Scalar = str | bool | int | float | Exact
 Operator = Literal["==", "!=", ">", "<", ">=", "<=", "in"]
 SignalType = Literal["enum", "boolean", "string", "number"]
 SignalSource = Literal["scope", "context", "timestamp"]

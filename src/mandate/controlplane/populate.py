@@ -17,6 +17,7 @@ from typing import Any
 
 from mandate.controlplane.evaluator import Evaluation, Evaluator
 from mandate.controlplane.model import Decision, Scalar, Signal, most_severe
+from mandate.controlplane.numbers import exact
 
 MOST_COMBINATIONS = 64
 _MOST_TEXT = 200
@@ -109,7 +110,7 @@ def _extractor(signal: Signal) -> _Extractor:
 
 
 def _number(literal: str) -> Scalar:
-    return float(literal) if "." in literal else int(literal)
+    return exact(literal) if "." in literal else int(literal)
 
 
 def _numbers(_signal: Signal) -> tuple[str, Callable[[str], Scalar]]:

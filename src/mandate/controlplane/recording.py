@@ -19,6 +19,7 @@ from mandate.controlplane.catalogue import Entry, Ground, Judge, Key
 from mandate.controlplane.evaluator import Evaluation, unattributed
 from mandate.controlplane.intake import Posted
 from mandate.controlplane.model import Condition, Scalar, Scope, Stage, Verdict
+from mandate.controlplane.numbers import spelled
 from mandate.controlplane.populate import Populated
 from mandate.controlplane.store import NOBODY
 from mandate.postgres import arrays
@@ -172,7 +173,7 @@ def _heads(policy_id: str, verdict: Verdict) -> tuple[str, str, str]:
 
 def _condition(condition: Condition, actual: Scalar | None, held: bool) -> str:
     before, after = condition.spelling
-    return before + _json(actual) + after if held else f"{before}{_json(actual)}{after} (no)"
+    return before + spelled(actual) + after if held else f"{before}{spelled(actual)}{after} (no)"
 
 
 def given_attribution(posted: Posted) -> dict[str, str | None] | None:

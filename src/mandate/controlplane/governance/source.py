@@ -358,6 +358,7 @@ def read_json(data: bytes, name: str = "body") -> Source:
             object_pairs_hook=_Object,
             parse_constant=_refuse_constant,
             parse_int=_integer,
+            parse_float=_kept,
         )
     except (ValueError, RecursionError):
         raise _stop(name, "this is not JSON", None) from None
@@ -378,6 +379,16 @@ def _integer(text: str) -> Any:
     return int(text) if len(text) <= _MOST_DIGITS else float(text)
 
 
+def _kept(text: str) -> float | Decimal:
+    """The float that is written; where none is, what is written."""
+    value = float(text)
+    try:
+        written = Decimal(text)
+    except InvalidOperation:
+        return math.inf
+    return value if not math.isfinite(value) or Decimal(repr(value)) == written else written
+
+
 def _plain(value: Any, path: Path, defects: list[Defect]) -> Any:
     if len(path) > MAX_DEPTH:
         raise _TooMuch(_TOO_DEEP)
@@ -385,6 +396,9 @@ def _plain(value: Any, path: Path, defects: list[Defect]) -> Any:
         return _entries(value, path, defects)
     if isinstance(value, list):
         return [_plain(item, (*path, index), defects) for index, item in enumerate(value)]
+    if isinstance(value, Decimal):
+        defects.append(Defect(f"{str(value)[:40]} has more digits than a number keeps", path))
+        return float(value)
     if isinstance(value, float) and not math.isfinite(value):
         defects.append(Defect("no number that can be compared", path))
     if wrong := _unusable(value):

@@ -20,6 +20,7 @@ from mandate.controlplane.model import (
     most_severe,
     parse_verdict,
 )
+from mandate.controlplane.numbers import exact
 from mandate.controlplane.populate import Populator
 from mandate.controlplane.replay.candidate import Candidate
 from mandate.controlplane.replay.holdings import Absent, Library
@@ -314,7 +315,7 @@ def _recorded(rest: str) -> Recorded:
 def _object(field: str, name: str) -> dict[str, Any]:
     """A JSON object from a field. Raises Incomparable."""
     try:
-        value = json.loads(field if "\\" not in field else unescaped(field) or "null")
+        value = json.loads(field if "\\" not in field else unescaped(field) or "null", parse_float=exact)
     except (ValueError, RecursionError) as error:
         said = str(error) or "nested too deeply"
         raise Incomparable(Finding.UNCHECKABLE, f"its {name} cannot be read", said) from None
@@ -376,7 +377,7 @@ def _told(row: Row, recorded: Recorded, finding: Finding, why: str, found: Evalu
         "replayed": None if found is None else _replayed(recorded, found),
         "why": why,
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=str) + "\n"
 
 
 def _rfc3339(time: str) -> str:
