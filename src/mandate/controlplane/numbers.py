@@ -46,7 +46,10 @@ def exact(literal: str) -> int | float | Exact:
     """The value of a number with a point or an exponent, written as in JSON."""
     if len(literal) <= _ALWAYS_KEPT and "e" not in literal and "E" not in literal:
         return float(literal)
-    value, written = float(literal), Decimal(literal)
+    value = float(literal)
+    if repr(value) == literal and abs(value) < _INTEGERS:
+        return value
+    written = Decimal(literal)
     if written.copy_abs() >= _INTEGERS and written == written.to_integral_value():
         return int(written)
     return value if Decimal(repr(value)) == written else Exact(written)
